@@ -1,0 +1,98 @@
+"""Double-entry rules: which accounts an event moves, as entries that sum to zero per currency.
+
+Sign: an account *grows* by a positive entry. `customer` is negative while the kiosk holds money it has not yet earned;
+`sales`, `owed` and `unattributed` grow negative (where money came from or must go), cash units grow positive (where it
+is). A note in escrow is *pending*; stacked *posts* it, returned *voids* it, each as a new row; none is edited.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum, unique
+
+from agent.domain import events as ev
+from agent.domain.errors import UnbalancedEntries
+from agent.domain.money import Money
+
+CUSTOMER, SALES, OWED, IN_DOUBT, UNATTRIBUTED = "customer", "sales", "owed", "in_doubt", "unattributed"
+
+
+def stacker_of(device: str) -> str:
+    """The account of the box behind an acceptor."""
+    return f"stacker:{device}"
+
+
+@unique
+class State(Enum):
+    PENDING = "pending"  # money on its way; may still be voided
+    VOIDED = "voided"  # cancels a pending entry: its amount is the pending one's, negated
+    POSTED = "posted"  # final
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """`amount` is added to `account` in the balance that `state` belongs to (VOIDED belongs to the pending one)."""
+
+    state: State
+    account: str
+    amount: Money
+    transfer_id: str
+
+
+def entries_for(event: ev.Event, pending: Iterable[Entry] = ()) -> tuple[Entry, ...]:
+    """Entries of one event. `pending` are the open pending entries of its record (`event.record()`).
+
+    Raises `UnbalancedEntries` if they do not sum to zero per currency and state group: a defect, checked in production.
+    """
+    entries = tuple(_rules(event, tuple(pending)))
+    check_balanced(entries)
+    return entries
+
+
+def check_balanced(entries: Iterable[Entry]) -> None:
+    sums: defaultdict[tuple[bool, str], int] = defaultdict(int)
+    for entry in entries:
+        sums[entry.state is State.POSTED, entry.amount.currency] += entry.amount.minor
+    for (posted, currency), total in sums.items():
+        if total != 0:
+            kind = "posted" if posted else "pending"
+            raise UnbalancedEntries(f"{kind} entries of one event sum to {total} {currency}, not to zero")
+
+
+def _transfer(state: State, source: str, target: str, amount: Money, transfer_id: str) -> list[Entry]:
+    return [Entry(state, target, amount, transfer_id), Entry(state, source, -amount, transfer_id)]
+
+
+def _void(pending: tuple[Entry, ...]) -> list[Entry]:
+    return [Entry(State.VOIDED, entry.account, -entry.amount, entry.transfer_id) for entry in pending]
+
+
+def _rules(event: ev.Event, pending: tuple[Entry, ...]) -> list[Entry]:
+    match event:
+        case ev.NoteEscrowed(value=Money() as value):
+            return _transfer(State.PENDING, CUSTOMER, stacker_of(event.device), value, event.note_id)
+        case ev.NoteStacked():
+            source = UNATTRIBUTED if event.payment_id is None else CUSTOMER
+            posted = _transfer(State.POSTED, source, stacker_of(event.device), event.value, event.note_id)
+            return _void(pending) + posted
+        case ev.NoteReturned():
+            return _void(pending)
+        case ev.DoubtOpened():
+            doubt: list[Entry] = []
+            if event.amount is not None:
+                doubt = _transfer(State.PENDING, CUSTOMER, IN_DOUBT, event.amount, event.doubt_id)
+            return _void(pending) + doubt
+        case ev.DoubtResolved():
+            posted = []
+            if event.outcome == "stacked" and event.amount is not None:
+                source = UNATTRIBUTED if event.payment_id is None else CUSTOMER
+                posted = _transfer(State.POSTED, source, stacker_of(event.device), event.amount, event.doubt_id)
+            return _void(pending) + posted
+        case ev.ClaimIssued():
+            return _transfer(State.POSTED, OWED, CUSTOMER, event.amount, event.claim_id)
+        case ev.PaymentCompleted() if event.paid:
+            return _transfer(State.POSTED, SALES, CUSTOMER, event.paid, event.payment_id)
+        case _:
+            return []

@@ -1,0 +1,1 @@
+"""From the kiosk's journal to the central office: wire contract, edge side, central side."""
