@@ -47,8 +47,8 @@ def genesis_hash(journal_id: UUID) -> bytes:
 def row_hash(
     *,
     seq: int,
-    id: UUID,  # noqa: A002 - the column's name in DESIGN 8
-    type: str,  # noqa: A002 - the column's name in DESIGN 8
+    id: UUID,
+    type: str,
     schema: int,
     occurred_at: int,
     boot_id: UUID,

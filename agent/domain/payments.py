@@ -101,9 +101,7 @@ def apply(payment: Payment, event: ev.Event) -> Payment:
         case ev.DoubtResolved():
             freed = None if event.doubted is None else -event.doubted
             found = event.amount if event.outcome == "stacked" else None
-            return replace(
-                payment, in_doubt=_add(payment.in_doubt, freed), collected=_add(payment.collected, found)
-            )
+            return replace(payment, in_doubt=_add(payment.in_doubt, freed), collected=_add(payment.collected, found))
         case ev.ClaimIssued():
             return replace(payment, claimed=_add(payment.claimed, event.amount))
         case ev.PaymentExtended():

@@ -40,7 +40,9 @@ def _subclasses(cls: type[Event]) -> Iterator[type[Event]]:
 
 
 EVENT_TYPES: dict[str, type[Event]] = {
-    cls.__dict__["TYPE"]: cls for cls in _subclasses(Event) if "TYPE" in cls.__dict__ and cls.__module__ == events.__name__
+    cls.__dict__["TYPE"]: cls
+    for cls in _subclasses(Event)
+    if "TYPE" in cls.__dict__ and cls.__module__ == events.__name__
 }
 _FIELDS = {cls: tuple(field.name for field in fields(cls)) for cls in EVENT_TYPES.values()}
 _HINTS: dict[type[Any], dict[str, Any]] = {}
