@@ -1,0 +1,1 @@
+"""Loads TOML and environment and hands each part its section; examples and presets lie beside this file."""
