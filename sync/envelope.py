@@ -2,11 +2,33 @@
 
 A batch is a MessagePack array (bytes stay bytes), zstd-compressed, signed with the kiosk's Ed25519 key. Row hashes do
 not travel: the office recomputes the chain from the watermark's hash and must arrive at `head_hash`.
+
+| call | request → 200 answer | with token |
+|---|---|---|
+| `POST PATH_ENROLL` | `EnrollRequest` → `EnrollAnswer`; the same code with the same key again → the same answer | no |
+| `POST PATH_CHALLENGE` | `ChallengeRequest` → `ChallengeAnswer` | no |
+| `POST PATH_TOKEN` | `TokenRequest` → `TokenAnswer` | no |
+| `GET PATH_WATERMARK?journal_id=UUID` | → `Watermark` (seq 0 and the genesis hash for a journal not seen yet) | yes |
+| `POST PATH_INGEST` | `BATCH_TYPE` body with `SIGNATURE_HEADER` → `IngestAnswer` | yes |
+| `POST PATH_COMMON_PREFIX` | `CommonPrefixRequest` → `CommonPrefixAnswer` | yes |
+| `POST PATH_UPLOAD_GRANT` | `GrantRequest` → `GrantAnswer` | yes |
+| `POST PATH_HEARTBEAT` | `Heartbeat` → `HeartbeatAnswer` | yes |
+
+All bodies but the batch are JSON; the token travels as `Authorization: Bearer …`. A refusal is a problem document
+(RFC 9457) whose `code` is a `Refusal`, with HTTP status `REFUSAL_STATUS[code]` and, where the office has one, its
+`watermark` as a member. 429 and 5xx (`code` `database_unavailable`, `object_store_unavailable`) mean: later, after
+`Retry-After` seconds when given.
+
+**Forks.** `fork`, `journal_superseded`, or a watermark beyond the kiosk's own head: ask for the common prefix and go on
+in a new journal that continues the old one there. A journal that was continued elsewhere takes rows only up to the
+point of its continuation. Rows of a branch that nobody continues stay at the office, named in an alarm.
 """
 
 from __future__ import annotations
 
+import struct
 from enum import StrEnum, unique
+from typing import Annotated
 from uuid import UUID
 
 import msgspec
@@ -59,6 +81,23 @@ class Refusal(StrEnum):
     BLOB_STORED = "blob_already_stored"
 
 
+REFUSAL_STATUS: dict[Refusal, int] = {
+    Refusal.GAP: 409,
+    Refusal.FORK: 409,
+    Refusal.CHAIN_BROKEN: 422,
+    Refusal.JOURNAL_SUPERSEDED: 409,
+    Refusal.UNKNOWN_KIOSK: 403,
+    Refusal.KIOSK_REVOKED: 403,
+    Refusal.TOKEN_INVALID: 401,
+    Refusal.WRONG_SIGNATURE: 403,
+    Refusal.BATCH_TOO_LARGE: 413,
+    Refusal.MALFORMED_BATCH: 422,
+    Refusal.ENROLMENT_REFUSED: 403,
+    Refusal.BLOB_UNKNOWN: 404,
+    Refusal.BLOB_STORED: 409,
+}
+
+
 class MalformedBatch(DomainError):
     code = Refusal.MALFORMED_BATCH
     http_status = 422
@@ -69,16 +108,22 @@ class BatchTooLarge(DomainError):
     http_status = 413
 
 
+_INT64 = 2**63 - 1
+Positive = Annotated[int, msgspec.Meta(ge=1, le=_INT64)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=_INT64)]
+Schema = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
+
+
 class WireRow(msgspec.Struct, frozen=True, array_like=True):
     """A journal row without its two hashes; `id` and `boot_id` are 16 bytes."""
 
-    seq: int
+    seq: Positive
     id: bytes
     type: str
-    schema: int
+    schema: Schema
     occurred_at: int
     boot_id: bytes
-    monotonic_us: int
+    monotonic_us: Count
     trace_id: str
     actor: str
     subject: str
@@ -218,7 +263,7 @@ def unpack(data: bytes) -> Batch:
     if len(data) > COMPRESSED_BYTES_MAX:
         raise BatchTooLarge(f"the batch has {len(data)} bytes, more than {COMPRESSED_BYTES_MAX}; send fewer rows")
     try:
-        with zstandard.ZstdDecompressor().stream_reader(data) as reader:
+        with zstandard.ZstdDecompressor(max_window_size=PLAIN_BYTES_MAX).stream_reader(data) as reader:
             plain = reader.read(PLAIN_BYTES_MAX + 1)
         if len(plain) > PLAIN_BYTES_MAX:
             raise BatchTooLarge(f"the batch unpacks to more than {PLAIN_BYTES_MAX} bytes; send fewer rows")
@@ -235,7 +280,7 @@ def _check_shape(batch: Batch) -> None:
     if len(batch.rows) > ROWS_MAX:
         raise BatchTooLarge(f"the batch has {len(batch.rows)} rows, more than {ROWS_MAX}; send fewer rows")
     first = batch.rows[0].seq
-    if first < 1 or [row.seq for row in batch.rows] != list(range(first, first + len(batch.rows))):
+    if [row.seq for row in batch.rows] != list(range(first, first + len(batch.rows))):
         raise MalformedBatch("the rows of a batch must have consecutive seq numbers from 1 upwards")
     sixteen = [batch.journal_id, *(row.id for row in batch.rows), *(row.boot_id for row in batch.rows)]
     hashes = (batch.prev_hash, batch.head_hash)
@@ -263,7 +308,10 @@ def chained(batch: Batch) -> list[JournalRow]:
             "body": wire.body,
             "prev_hash": previous,
         }
-        row = JournalRow(**fields, hash=row_hash(**fields))  # type: ignore[arg-type]
+        try:
+            row = JournalRow(**fields, hash=row_hash(**fields))  # type: ignore[arg-type]
+        except struct.error as error:
+            raise MalformedBatch(f"row {wire.seq} holds a number out of range: {error}") from error
         rows.append(row)
         previous = row.hash
     if previous != batch.head_hash:
