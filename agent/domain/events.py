@@ -434,11 +434,12 @@ class AgentStopped(Event):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AcceptanceInhibited(Event):
     """No money is taken until the cause is gone. `reason`: `disk_low`, `store_failed`, `clock_absurd`,
-    `commits_slow`, …"""
+    `commits_slow`, …; `reference_us`: with `clock_absurd`, the wall clock that was last believed (µs UTC)."""
 
     TYPE: ClassVar[str] = "agent.acceptance_inhibited"
     reason: str
     detail: str = ""
+    reference_us: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
