@@ -1,0 +1,1 @@
+"""The office: ingest, schema, pages. Imports nothing by itself."""
