@@ -6,19 +6,36 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
 from agent.domain.chain import JournalRow
 from agent.domain.clock import Clock
 from agent.domain.events import Event
 from agent.domain.ids import Randomness
-from agent.store.ports import Projection, Store
+from agent.store.ports import Projection, Reader, Store, Transaction
 from drivers.ports import DeviceInfo, NoteAcceptor
 
 Handler = Callable[[JournalRow, Any], Awaitable[None]]
 """Runs after the commit with the row and its event, in seq order, at least once: it must be idempotent. An exception
 is logged and the row is tried again with back-off; the row itself stays recorded."""
+
+
+Snapshot = Callable[[Reader], Mapping[str, Any]]
+"""What a client that has just connected needs to know of a module, JSON-able, read at one moment of the file. It goes
+to every role, so it holds only what each of them may see."""
+
+Answer = tuple[int, Mapping[str, Any]]
+"""HTTP status and JSON body."""
+
+
+class Once(Protocol):
+    """Does a POST that moves money at most once per `Idempotency-Key` (DESIGN 7): `return await once(request, work)`.
+
+    `work` runs in one transaction together with the key, as the caller (`actor`) and under the request's trace id; the
+    same key and body later gets the stored answer. The dependency of `require` must stand on the route."""
+
+    async def __call__(self, request: Request, work: Callable[[Transaction], Answer]) -> Response: ...
 
 
 class Devices(Protocol):
@@ -32,17 +49,24 @@ class Devices(Protocol):
         """False while the kiosk must not take money (disk, clock, store): enabling an acceptor has no effect then."""
         ...
 
+    def inhibit_reasons(self) -> Sequence[str]:
+        """Stable codes of what forbids taking money (`disk_low`, `clock_absurd`, …); empty exactly when it is allowed."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Context:
     """What every module is built from. `require` makes a FastAPI dependency that lets only these roles through and
-    gives the caller's name (`ui`, `user:<uuid>`) for `actor`."""
+    gives the caller's name (`ui`, `user:<uuid>`) for `actor`. `trace_id` tells the id of the request being answered,
+    for `transact(trace_id=...)`; empty outside of one."""
 
     store: Store
     clock: Clock
     randomness: Randomness
     devices: Devices
     require: Callable[..., Callable[..., str]]
+    once: Once
+    trace_id: Callable[[], str] = str
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +77,7 @@ class Parts:
     handlers: Mapping[type[Event], Handler] = field(default_factory=dict)
     start: Callable[[], Awaitable[None]] | None = None
     stop: Callable[[], Awaitable[None]] | None = None
+    snapshot: Snapshot | None = None
 
 
 @dataclass(frozen=True, slots=True)

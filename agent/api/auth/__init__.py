@@ -1,0 +1,1 @@
+"""Who may call: users, PINs, sessions, the kiosk page's launch file."""

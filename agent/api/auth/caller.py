@@ -1,0 +1,84 @@
+"""Who is calling, and `require`: the dependency that lets only named roles through."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum, unique
+from typing import Annotated
+
+from fastapi import Security
+from fastapi.requests import HTTPConnection
+from fastapi.security import APIKeyCookie, HTTPBearer
+from fastapi.security.http import HTTPAuthorizationCredentials
+from starlette.types import Scope
+
+from agent.api.problems import NotAuthenticated, RoleNotAllowed
+
+SESSION_COOKIE = "kiosk_session"
+REFRESH_COOKIE = "kiosk_refresh"
+CALLER = "kiosk.caller"
+PEER_EXTENSION = "kiosk.peer"
+
+
+@unique
+class Role(Enum):
+    """`UI` is a screen, never a person; the others are people. No role includes another."""
+
+    UI = "ui"
+    TECHNICIAN = "technician"
+    COLLECTOR = "collector"
+    ADMIN = "admin"
+
+
+STAFF = (Role.TECHNICIAN, Role.COLLECTOR, Role.ADMIN)
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """`actor` is what goes into journal rows: `ui`, `user:<uuid>`, or `cli:<uid>` on the control socket."""
+
+    role: Role
+    actor: str
+    user_id: str | None = None
+    session_id: str | None = None
+    owner: bool = False  # root or the agent's own account on the control socket: could read the file anyway
+
+
+def caller_of(scope: Scope) -> Caller | None:
+    caller = scope.get(CALLER)
+    return caller if isinstance(caller, Caller) else None
+
+
+# Only for OpenAPI: the middleware in `agent.api.auth.middleware` has already looked at both.
+_COOKIE = APIKeyCookie(
+    name=SESSION_COOKIE, auto_error=False, description="Made by /auth/login, /auth/ui or /auth/launch."
+)
+_BEARER = HTTPBearer(auto_error=False, description='For programs: /auth/login with `"as": "bearer"`.')
+
+
+def require(*roles: str) -> Callable[..., str]:
+    """A dependency that lets exactly these roles through (any role when none is named) and gives the actor.
+
+    Use: `actor: Annotated[str, Depends(context.require("ui", "technician"))]`. Raises `NotAuthenticated` (401) and
+    `RoleNotAllowed` (403). A role that does not exist is a `ValueError` at start-up.
+    """
+    allowed = frozenset(Role(role) for role in roles) or frozenset(Role)
+
+    def dependency(
+        connection: HTTPConnection,
+        _cookie: Annotated[str | None, Security(_COOKIE)] = None,
+        _bearer: Annotated[HTTPAuthorizationCredentials | None, Security(_BEARER)] = None,
+    ) -> str:
+        return permitted(caller_of(connection.scope), allowed).actor
+
+    return dependency
+
+
+def permitted(caller: Caller | None, allowed: frozenset[Role]) -> Caller:
+    if caller is None:
+        raise NotAuthenticated("Log in first: there is no session, or it has ended.")
+    if caller.role not in allowed:
+        names = ", ".join(sorted(role.value for role in allowed))
+        raise RoleNotAllowed(f"This is for {names}; you are {caller.role.value}.")
+    return caller

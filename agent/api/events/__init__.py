@@ -1,0 +1,1 @@
+"""The journal as a live stream: CloudEvents over SSE and WebSocket, and the AsyncAPI document about them."""
