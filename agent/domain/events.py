@@ -407,6 +407,19 @@ class BlobStored(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BlobDiscarded(Event):
+    """A captured blob that was never stored and never will be. `reason`: `superseded` (a newer snapshot took its
+    place while the office was away) or `lost` (the sealed file is gone or no longer what was captured)."""
+
+    TYPE: ClassVar[str] = "blob.discarded"
+    blob_id: str
+    reason: str
+
+    def subject(self) -> str:
+        return f"blob/{self.blob_id}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JournalOpened(Event):
     """First row of every journal. After a fork it names the journal it continues, up to and including
     `previous_seq`/`previous_hash` (hex); rows behind that point follow again as rows of this journal."""
