@@ -57,7 +57,7 @@ class Signer:
             "X-Amz-Expires": str(expires_in_s),
             "X-Amz-SignedHeaders": ";".join(sorted(bound)),
         }
-        signature = self._signature(method, parts.path, query, bound, UNSIGNED, now)
+        signature = self._signature(method, parts.path, query, bound=bound, digest=UNSIGNED, now=now)
         return f"{parts.scheme}://{parts.netloc}{parts.path}?{_query(query)}&X-Amz-Signature={signature}"
 
     def headers(self, method: str, url: str, now: datetime, body: bytes = b"") -> dict[str, str]:
@@ -65,7 +65,7 @@ class Signer:
         parts = urlsplit(url)
         digest = hashlib.sha256(body).hexdigest()
         bound = {"host": parts.netloc, "x-amz-content-sha256": digest, "x-amz-date": _stamp(now)}
-        signature = self._signature(method, parts.path, {}, bound, digest, now)
+        signature = self._signature(method, parts.path, {}, bound=bound, digest=digest, now=now)
         credential = f"{ALGORITHM} Credential={self.access_key}/{self._scope(now)}"
         bound["authorization"] = f"{credential}, SignedHeaders={';'.join(sorted(bound))}, Signature={signature}"
         return bound
@@ -74,7 +74,7 @@ class Signer:
         return f"{now:%Y%m%d}/{self.region}/s3/aws4_request"
 
     def _signature(
-        self, method: str, path: str, query: Mapping[str, str], bound: Mapping[str, str], digest: str, now: datetime
+        self, method: str, path: str, query: Mapping[str, str], *, bound: Mapping[str, str], digest: str, now: datetime
     ) -> str:
         lines = "".join(f"{name}:{' '.join(value.split())}\n" for name, value in sorted(bound.items()))
         request = "\n".join([method, path, _query(query), lines, ";".join(sorted(bound)), digest])
@@ -141,15 +141,13 @@ class Bucket:
                     raise ObjectStoreUnavailable(f"reading {key} answered HTTP {answer.status_code}")
                 yield answer.aiter_raw()
         except httpx.HTTPError as error:
-            raise ObjectStoreUnavailable(f"reading {key} failed: {error or type(error).__name__}") from error
+            raise ObjectStoreUnavailable(f"reading {key} failed: {error!r}") from error
 
     async def _call(self, method: str, url: str, now: datetime) -> httpx.Response:
         try:
             return await self.client.request(method, url, headers=self.signer.headers(method, url, now))
         except httpx.HTTPError as error:
-            raise ObjectStoreUnavailable(
-                f"the object store does not answer: {error or type(error).__name__}"
-            ) from error
+            raise ObjectStoreUnavailable(f"the object store does not answer: {error!r}") from error
 
 
 async def digest_of(pieces: AsyncIterator[bytes], limit: int) -> tuple[int, bytes]:

@@ -1,0 +1,1 @@
+"""Migrations of the office's database; run by `kiosk central migrate`."""
