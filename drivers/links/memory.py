@@ -1,0 +1,89 @@
+"""Two ends of a wire in memory, with faults to order on what each end sends."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from agent.domain.errors import TransportError
+from drivers.links.inbox import Inbox
+
+
+@dataclass(slots=True)
+class Faults:
+    """What the wire does to bytes sent from one end. All off by default; may be changed at any time."""
+
+    chunk_bytes: int = 0  # deliver in pieces of this size, each in a turn of its own; 0: whole
+    delay_s: float = 0.0  # deliver this much later
+    echo: bool = False  # the sender hears itself first, as on a one-wire bus
+    lose_next: int = 0  # swallow that many writes
+    cut_after_bytes: int | None = None  # the wire breaks for good after that many more bytes
+    mangle: Callable[[bytes], bytes] | None = None  # replace the bytes of a write (noise, flipped bits)
+
+
+class MemoryLink:
+    """One end. `faults` is about what this end sends. A break or a `close` is a `TransportError` at both ends."""
+
+    def __init__(self, name: str) -> None:
+        self.faults = Faults()
+        self._name = name
+        self._inbox = Inbox()
+        self._peer: MemoryLink | None = None
+
+    async def read(self, timeout_s: float) -> bytes:
+        return await self._inbox.read(timeout_s)
+
+    async def write(self, data: bytes) -> None:
+        self._inbox.check()
+        faults = self.faults
+        if faults.lose_next > 0:
+            faults.lose_next -= 1
+            return
+        if faults.echo:
+            self._inbox.put(data)
+        if faults.mangle is not None:
+            data = faults.mangle(data)
+        if faults.cut_after_bytes is not None:
+            await self._cut(data, faults.cut_after_bytes)
+            return
+        self._deliver(data)
+
+    async def discard_input(self) -> None:
+        self._inbox.clear()
+        self._inbox.check()
+
+    async def close(self) -> None:
+        self._break("was closed")
+
+    async def _cut(self, data: bytes, left: int) -> None:
+        self._deliver(data[:left])
+        self.faults.cut_after_bytes = left - len(data[:left])
+        if len(data) >= left:
+            self._break("broke")
+            raise TransportError(f"{self._name} broke")
+
+    def _deliver(self, data: bytes) -> None:
+        peer = self._peer
+        if peer is None or not data:
+            return
+        step = self.faults.chunk_bytes or len(data)
+        pieces = [data[at : at + step] for at in range(0, len(data), step)]
+        loop = asyncio.get_running_loop()
+        for number, piece in enumerate(pieces):
+            if self.faults.delay_s or number:
+                loop.call_later(self.faults.delay_s + number * 1e-5, peer._inbox.put, piece)
+            else:
+                peer._inbox.put(piece)
+
+    def _break(self, how: str) -> None:
+        for end in (self, self._peer):
+            if end is not None:
+                end._inbox.fail(TransportError(f"{end._name} {how}"))
+
+
+def memory_pair(name: str = "memory") -> tuple[MemoryLink, MemoryLink]:
+    """(host's end, device's end)."""
+    host, device = MemoryLink(f"{name} (host)"), MemoryLink(f"{name} (device)")
+    host._peer, device._peer = device, host
+    return host, device
