@@ -30,8 +30,6 @@ class RuntimeSettings(BaseModel):
     reopen_max_ms: int = Field(default=10_000, ge=100, le=600_000)
     trace_frames: int = Field(default=500, ge=10, le=10_000)
     handler_retry_max_ms: int = Field(default=30_000, ge=100, le=600_000)
-    disk_low_mb: int = Field(default=64, ge=1)
-    disk_resume_mb: int = Field(default=96, ge=1)
     commit_slow_ms: int = Field(default=2_000, ge=50, le=60_000)
     check_interval_ms: int = Field(default=2_000, ge=100, le=60_000)
     loop_stall_ms: int = Field(default=30_000, ge=1_000, le=600_000)
@@ -39,8 +37,6 @@ class RuntimeSettings(BaseModel):
 
     @model_validator(mode="after")
     def _ordered(self) -> RuntimeSettings:
-        if self.disk_resume_mb <= self.disk_low_mb:
-            raise ValueError("disk_resume_mb must be above disk_low_mb, else acceptance would flutter at the mark")
         if self.reopen_max_ms < self.reopen_first_ms:
             raise ValueError("reopen_max_ms must not be below reopen_first_ms")
         return self

@@ -1,0 +1,166 @@
+"""The in-process bus is the journal: each subscriber reads it from a cursor of its own and falls behind alone."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+from loguru import logger
+
+from agent.api.module import Handler
+from agent.domain.chain import JournalRow
+from agent.domain.clock import Clock
+from agent.domain.errors import StoreError
+from agent.domain.events import Event
+from agent.domain.wire import Unreadable, event_of
+from agent.store.ports import Store
+
+T = TypeVar("T")
+BATCH_ROWS_MAX = 256
+RETRY_FIRST_S = 0.1
+
+
+@dataclass(slots=True)
+class Position:
+    """How far a subscriber is, for diagnostics. `failing`: the last error of the row that it tries again."""
+
+    seq: int = 0
+    failing: str = ""
+    parked: int = 0
+
+
+class Subscription:
+    """One subscriber: its handlers by event type, its cursor, its own pace."""
+
+    def __init__(
+        self, name: str, handlers: Mapping[type[Event], Handler], store: Store, clock: Clock, retry_max_s: float
+    ) -> None:
+        self.name = name
+        self.position = Position()
+        self._handlers = {kind.TYPE: handler for kind, handler in handlers.items()}
+        self._store = store
+        self._clock = clock
+        self._retry_max_s = retry_max_s
+        self._wake = asyncio.Event()
+        self._log = logger.bind(subscriber=name)
+
+    def wake(self) -> None:
+        """There may be new rows. On the loop."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Forever: read what is behind the cursor, hand it on, remember how far."""
+        self.position.seq = await self._patiently(lambda: self._store.cursor(self.name))
+        while True:
+            self._wake.clear()
+            rows = await self._patiently(self._read)
+            for row in rows:
+                await self._deliver(row)
+                self.position.seq = row.seq
+            if rows:
+                await self._remember(rows[-1].seq)
+            else:
+                await self._wake.wait()
+
+    async def _read(self) -> list[JournalRow]:
+        with self._store.read() as reader:
+            return reader.rows(self.position.seq, BATCH_ROWS_MAX)
+
+    async def _remember(self, seq: int) -> None:
+        with contextlib.suppress(StoreError):  # then the rows come again, which handlers are made for
+            await self._store.advance(self.name, seq)
+
+    async def _deliver(self, row: JournalRow) -> None:
+        handler = self._handlers.get(row.type)
+        if handler is None:
+            return
+        event = event_of(row)
+        if isinstance(event, Unreadable):
+            self.position.parked += 1
+            self._log.bind(seq=row.seq).error("row cannot be read and is passed over: {why}", why=event.reason)
+            return
+        await self._until_done(handler, row, event)
+
+    async def _until_done(self, handler: Handler, row: JournalRow, event: Event) -> None:
+        delay_s = RETRY_FIRST_S
+        while True:
+            try:
+                await handler(row, event)
+            except Exception as error:  # noqa: BLE001 - a module's defect must not end the others' supply
+                if not self.position.failing:
+                    log = self._log.bind(seq=row.seq, trace_id=row.trace_id).opt(exception=error)
+                    log.error("handler of {type} failed and is tried again: {error}", type=row.type, error=repr(error))
+                self.position.failing = f"seq {row.seq}: {type(error).__name__}: {error}"
+            else:
+                break
+            await self._clock.sleep_until(self._clock.monotonic() + delay_s)
+            delay_s = min(2 * delay_s, self._retry_max_s)
+        if self.position.failing:
+            self.position.failing = ""
+            self._log.bind(seq=row.seq).info("handler of {type} works again", type=row.type)
+
+    async def _patiently(self, read: Callable[[], Awaitable[T]]) -> T:
+        """The store may be away for a while; its own guard tells people."""
+        while True:
+            try:
+                return await read()
+            except StoreError as error:
+                self._log.debug("waits for the store: {error}", error=error.message)
+            await self._clock.sleep_until(self._clock.monotonic() + self._retry_max_s)
+
+
+class Bus:
+    """Wakes every subscription after every commit; each runs as a task of its own."""
+
+    def __init__(self, store: Store, clock: Clock, retry_max_s: float) -> None:
+        self._store = store
+        self._clock = clock
+        self._retry_max_s = retry_max_s
+        self._subscriptions: dict[str, Subscription] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+        self._unsubscribe: Callable[[], None] = lambda: None
+        self._head = 0
+
+    def add(self, name: str, handlers: Mapping[type[Event], Handler]) -> None:
+        """`name` is the cursor's: stable across releases."""
+        self._subscriptions[name] = Subscription(name, handlers, self._store, self._clock, self._retry_max_s)
+
+    def start(self) -> None:
+        loop = asyncio.get_running_loop()
+        with self._store.read() as reader:
+            self._head = reader.head()[0]
+        self._unsubscribe = self._store.subscribe(lambda seq: _on_loop(loop, self._committed, seq))
+        self._tasks = [
+            asyncio.create_task(each.run(), name=f"bus {name}") for name, each in self._subscriptions.items()
+        ]
+
+    async def stop(self) -> None:
+        self._unsubscribe()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks = []
+
+    def head(self) -> int:
+        """Seq of the last commit that the loop has heard of."""
+        return self._head
+
+    def positions(self) -> Mapping[str, Position]:
+        return {name: each.position for name, each in self._subscriptions.items()}
+
+    def caught_up(self) -> bool:
+        return all(each.position.seq >= self._head for each in self._subscriptions.values())
+
+    def _committed(self, seq: int) -> None:
+        self._head = seq
+        for subscription in self._subscriptions.values():
+            subscription.wake()
+
+
+def _on_loop(loop: asyncio.AbstractEventLoop, call: Callable[[int], None], seq: int) -> None:
+    """From the writer thread; a loop that is closed needs to hear nothing any more."""
+    with contextlib.suppress(RuntimeError):
+        loop.call_soon_threadsafe(call, seq)
