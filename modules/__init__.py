@@ -1,0 +1,1 @@
+"""What the kiosk does with its devices: each folder is a module that `RouterFactory` finds by its `module.py`."""

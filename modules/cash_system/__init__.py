@@ -1,0 +1,1 @@
+"""Taking cash: payments, notes, claims, doubts. See README.md beside this file."""
