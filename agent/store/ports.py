@@ -58,9 +58,11 @@ class Projection(Protocol):
 
     name: str
     version: int
-    schema: str
     tables: Sequence[str]
     handles: frozenset[type[Event]]
+
+    @property
+    def schema(self) -> str: ...
 
     def apply(self, tx: ProjectionWriter, row: JournalRow, event: Event) -> None: ...
 
