@@ -1,0 +1,97 @@
+"""What the store asks of the file system beside SQLite, as an argument: tests give a small, a failing or a recorded one."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Protocol
+
+_CHUNK = 1 << 20
+
+
+class Disk(Protocol):
+    """All sizes in bytes. Every verb raises `OSError`."""
+
+    def free_bytes(self, folder: Path) -> int:
+        """What an unprivileged process may still write there."""
+        ...
+
+    def make_folder(self, folder: Path) -> None:
+        """Create it with mode 0700, and its parents, when it is missing."""
+        ...
+
+    def make_file(self, path: Path) -> None:
+        """Create it empty with mode 0600 when it is missing; durable, together with its name, on return."""
+        ...
+
+    def extend(self, path: Path, size_bytes: int) -> None:
+        """Fill the file with written zeros up to that size, synced; longer files stay as they are."""
+        ...
+
+    def rewrite(self, path: Path) -> None:
+        """Write the file's bytes over themselves and sync. After a failed sync the kernel calls pages clean that never
+        reached the disk; a sync proves something only for pages that are dirty again."""
+        ...
+
+    def remove(self, path: Path) -> None:
+        """Delete it when it is there."""
+        ...
+
+
+class RealDisk:
+    """The Linux file system."""
+
+    def free_bytes(self, folder: Path) -> int:
+        stat = os.statvfs(folder)
+        return stat.f_bavail * stat.f_frsize
+
+    def make_folder(self, folder: Path) -> None:
+        if not folder.exists():
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _sync_folder(folder.parent)
+
+    def make_file(self, path: Path) -> None:
+        if path.exists():
+            return
+        descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        _sync_folder(path.parent)
+
+    def extend(self, path: Path, size_bytes: int) -> None:
+        descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        try:
+            offset = os.fstat(descriptor).st_size
+            if offset >= size_bytes:
+                return
+            while offset < size_bytes:
+                offset += os.pwrite(descriptor, bytes(min(_CHUNK, size_bytes - offset)), offset)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        _sync_folder(path.parent)
+
+    def rewrite(self, path: Path) -> None:
+        if not path.exists():
+            return
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            offset = 0
+            while data := os.pread(descriptor, _CHUNK, offset):
+                offset += os.pwrite(descriptor, data, offset)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def remove(self, path: Path) -> None:
+        path.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
