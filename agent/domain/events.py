@@ -153,10 +153,14 @@ class NoteRejected(DeviceEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TicketStacked(DeviceEvent):
-    """A barcode coupon went into the box: no money."""
+    """A barcode coupon went into the box: no money. `note_id` as in `NoteEvent`: the device repeats this one too."""
 
     TYPE: ClassVar[str] = "cash.ticket.stacked"
     barcode: str | None = None
+    note_id: str | None = None
+
+    def record(self) -> str | None:
+        return self.note_id
 
 
 # --- a note on its way -----------------------------------------------------------------------------------------------
