@@ -27,11 +27,14 @@ class LoggingSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    level: Level = "INFO"
-    format: Literal["auto", "json", "human"] = "auto"
-    file: Path | None = None
-    rotate_mib: int = Field(default=10, ge=1, le=1024)
-    keep_files: int = Field(default=10, ge=1, le=1000)
+    level: Level = Field(default="INFO", description="Quieter lines are dropped: DEBUG, INFO, WARNING or ERROR.")
+    format: Literal["auto", "json", "human"] = Field(
+        default="auto",
+        description="json: one object a line; human: for a terminal; auto: human on a terminal, else json.",
+    )
+    file: Path | None = Field(default=None, description="Write there instead of to stderr.")
+    rotate_mib: int = Field(default=10, ge=1, le=1024, description="A new file is begun at this size.")
+    keep_files: int = Field(default=10, ge=1, le=1000, description="Older files are deleted.")
 
 
 class _FromStdlib(logging.Handler):

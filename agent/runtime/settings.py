@@ -7,33 +7,51 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 DeviceName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
-PORT_PATTERN = r"^(/dev/\S+|usb:[0-9a-fA-F]{4}:[0-9a-fA-F]{4}(:\S+)?|tcp:\S+:\d+|pty:/\S+)$"
+PORT_PATTERN = r"^(/\S+|usb:[0-9a-fA-F]{4}:[0-9a-fA-F]{4}(:\S+)?|tcp:\S+:\d{1,5}|pty:/\S+)$"
 
 
 class DeviceSettings(BaseModel):
-    """One device. `settings` is checked by the protocol's own model when the device is built."""
+    """One device: table `[devices.<name>]`. The name is stable across ports and replacements."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    protocol: str = Field(min_length=1)
-    port: str = Field(pattern=PORT_PATTERN)
-    enabled: bool = True
-    settings: dict[str, Any] = Field(default_factory=dict)
+    protocol: str = Field(min_length=1, description="What it speaks, such as ccnet; `kiosk decode --help` lists all.")
+    port: str = Field(
+        pattern=PORT_PATTERN,
+        description="Where it hangs: a path or glob (/dev/serial/by-id/*CashCode*), usb:VID:PID[:SERIAL], tcp:HOST:PORT.",
+    )
+    enabled: bool = Field(default=True, description="False: not opened, as if it were not configured.")
+    settings: dict[str, Any] = Field(default_factory=dict, description="Settings of the protocol, see its folder.")
 
 
 class RuntimeSettings(BaseModel):
-    """Bounds of waiting and retrying, and the marks at which the kiosk stops taking money."""
+    """Bounds of waiting and retrying, and the mark at which commits are too slow to take money."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    reopen_first_ms: int = Field(default=200, ge=10, le=60_000)
-    reopen_max_ms: int = Field(default=10_000, ge=100, le=600_000)
-    trace_frames: int = Field(default=500, ge=10, le=10_000)
-    handler_retry_max_ms: int = Field(default=30_000, ge=100, le=600_000)
-    commit_slow_ms: int = Field(default=2_000, ge=50, le=60_000)
-    check_interval_ms: int = Field(default=2_000, ge=100, le=60_000)
-    loop_stall_ms: int = Field(default=30_000, ge=1_000, le=600_000)
-    settle_timeout_ms: int = Field(default=8_000, ge=0, le=60_000)
+    reopen_first_ms: int = Field(
+        default=200, ge=10, le=60_000, description="Wait before a lost device is opened again; doubles each time."
+    )
+    reopen_max_ms: int = Field(default=10_000, ge=10, le=600_000, description="Longest such wait.")
+    trace_frames: int = Field(default=500, ge=10, le=10_000, description="Decoded frames kept for each device.")
+    handler_retry_max_ms: int = Field(
+        default=30_000, ge=10, le=600_000, description="Longest wait before a failed handler is tried again."
+    )
+    commit_slow_ms: int = Field(
+        default=2_000, ge=10, le=60_000, description="Commits that take longer, twice in a row, inhibit the acceptors."
+    )
+    check_interval_ms: int = Field(
+        default=2_000, ge=50, le=60_000, description="Clock, store and device loops are looked at this often."
+    )
+    loop_stall_ms: int = Field(
+        default=30_000,
+        ge=1_000,
+        le=600_000,
+        description="A device loop that did not turn for so long starves the watchdog.",
+    )
+    settle_timeout_ms: int = Field(
+        default=8_000, ge=0, le=60_000, description="A stop waits this long for notes that are on their way."
+    )
 
     @model_validator(mode="after")
     def _ordered(self) -> RuntimeSettings:
