@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import apsw
 
@@ -36,6 +37,11 @@ def connect_reader(path: Path, *, vfs: str | None = None) -> apsw.Connection:
     return _connect(path, apsw.SQLITE_OPEN_READONLY, vfs)
 
 
+def query(connection: apsw.Connection, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
+    """All rows of a query, as tuples; also runs statements and scripts that give none."""
+    return connection.execute(sql, parameters).fetchall()
+
+
 def _connect(path: Path, flags: int, vfs: str | None) -> apsw.Connection:
     connection = apsw.Connection(str(path), flags=flags, vfs=vfs, statementcachesize=_STATEMENTS_MAX)
     connection.set_busy_timeout(_BUSY_TIMEOUT_MS)
@@ -45,4 +51,4 @@ def _connect(path: Path, flags: int, vfs: str | None) -> apsw.Connection:
 
 
 def _set(connection: apsw.Connection, pragma: str) -> None:
-    connection.execute(f"PRAGMA {pragma}").fetchall()
+    query(connection, f"PRAGMA {pragma}")

@@ -1,4 +1,4 @@
-"""What the store asks of the file system beside SQLite, as an argument: tests give a small, a failing or a recorded one."""
+"""What the store asks of the file system beside SQLite; an argument, so that tests give a small or a failing one."""
 
 from __future__ import annotations
 

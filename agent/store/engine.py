@@ -14,6 +14,7 @@ from agent.domain.clock import Clock
 from agent.domain.events import Event, JournalOpened
 from agent.domain.ids import Randomness, uuid7
 from agent.domain.wire import encode
+from agent.store.connection import query
 from agent.store.errors import DISK_ERRORS, JournalDamaged, StorageFailed
 from agent.store.ledger import post
 from agent.store.ports import Projection
@@ -33,7 +34,7 @@ class SqlWriter(SqlReader):
     def execute(self, sql: str, *parameters: object) -> None:
         """One statement; its rows, if any, are thrown away."""
         try:
-            for _ in self._cursor.execute(sql, parameters):  # type: ignore[arg-type]
+            for _ in self._cursor.execute(sql, parameters):
                 pass
         except DISK_ERRORS as error:
             raise self.failed(error) from error
@@ -122,10 +123,9 @@ class Engine:
 
     def load(self) -> None:
         """Read where the journal stands; makes the first journal in an empty file."""
-        found = self._execute("SELECT epoch, journal_id FROM journals ORDER BY epoch DESC LIMIT 1").fetchall()
+        found = query(self.connection, "SELECT epoch, journal_id FROM journals ORDER BY epoch DESC LIMIT 1")
         if found:
-            journal_id = UUID(bytes=found[0][1])
-            self.position = Position(int(found[0][0]), journal_id, *self.writer.head())
+            self.position = Position(found[0][0], UUID(bytes=found[0][1]), *self.writer.head())
             return
         self.position = NOWHERE
         with self.transaction():
@@ -215,21 +215,8 @@ class Engine:
         except DISK_ERRORS as error:
             raise self.writer.failed(error) from error
         self.position = Position(here.epoch, here.journal_id, seq, digest)
-        return JournalRow(
-            seq,
-            id_,
-            type_,
-            schema,
-            occurred_at,
-            boot_id,
-            monotonic_us,
-            trace_id,
-            actor,
-            subject,
-            body,
-            prev_hash,
-            digest,
-        )
+        middle = (occurred_at, boot_id, monotonic_us, trace_id, actor, subject)
+        return JournalRow(seq, id_, type_, schema, *middle, body, prev_hash, digest)
 
     def apply_ledger(self, epoch: int, seq: int, event: Event) -> None:
         try:
@@ -333,6 +320,6 @@ class _Transaction:
 
     def _run(self, sql: str) -> None:
         try:
-            self._engine.connection.execute(sql).fetchall()
+            query(self._engine.connection, sql)
         except DISK_ERRORS as error:
             raise self._engine.writer.failed(error) from error

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from uuid import UUID
 
+from agent.domain.errors import StoreError
 from agent.domain.events import JournalOpened
 from agent.store.engine import Engine
-from agent.store.errors import StoreError
 from agent.store.rebuild import epoch_rows
 
 

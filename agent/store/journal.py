@@ -1,4 +1,4 @@
-"""`SqliteStore`: the store of `agent.store.ports`, with one writer thread that merges waiting works into group commits."""
+"""`SqliteStore`: the store of `agent.store.ports`, with one writer thread that merges works into group commits."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from agent.domain.clock import Clock
 from agent.domain.events import Event
 from agent.domain.ids import Randomness
 from agent.store.disk import Disk, RealDisk
-from agent.store.engine import Engine, Outcome, Work
-from agent.store.errors import StorageFailed, StoreClosed
+from agent.store.engine import Engine, Work
+from agent.store.errors import StorageFailed
 from agent.store.fork import fork
 from agent.store.opening import OpenFile
 from agent.store.ports import Projection, Transaction
@@ -123,11 +123,13 @@ class SqliteStore:
 
     async def transact(self, work: Callable[[Transaction], T], *, actor: str, trace_id: str = "") -> T:
         """See `ports.Store.transact`. A caller that is cancelled while it waits does not stop its work."""
-        return await self._submit(Job(work=Work(work, actor, trace_id)))
+        result: T = await self._submit(Job(work=Work(work, actor, trace_id)))
+        return result
 
     def transact_now(self, work: Callable[[Transaction], T], *, actor: str, trace_id: str = "") -> T:
         """The same, blocking, for threads without a loop (command line)."""
-        return self._wait(Job(work=Work(work, actor, trace_id)))
+        result: T = self._wait(Job(work=Work(work, actor, trace_id)))
+        return result
 
     async def record(self, events: Iterable[Event], *, actor: str, trace_id: str = "") -> list[JournalRow]:
         wanted = list(events)
@@ -135,15 +137,18 @@ class SqliteStore:
 
     async def fork(self, common_seq: int) -> UUID:
         """See `ports.Store.fork`. Raises `ForkRefused` (retryable) while a handler of this process is behind it."""
-        return await self._submit(Job(task=self._forking(common_seq)))
+        journal_id: UUID = await self._submit(Job(task=self._forking(common_seq)))
+        return journal_id
 
     async def rebuild(self, progress: Progress = ignore_progress) -> int:
         """Projections, ledger and open records from the journal; returns how many rows were read. Writers wait."""
-        return await self._submit(Job(task=lambda engine: rebuild(engine, progress)))
+        rows: int = await self._submit(Job(task=lambda engine: rebuild(engine, progress)))
+        return rows
 
     def rebuild_now(self, progress: Progress = ignore_progress) -> int:
         """The same, blocking."""
-        return self._wait(Job(task=lambda engine: rebuild(engine, progress)))
+        rows: int = self._wait(Job(task=lambda engine: rebuild(engine, progress)))
+        return rows
 
     def _forking(self, common_seq: int) -> Callable[[Engine], UUID]:
         def task(engine: Engine) -> UUID:
@@ -234,6 +239,3 @@ class SqliteStore:
         self._writer.stop()
         self._readers.close()
         self._file.close()
-
-
-__all__ = ["Callbacks", "Outcome", "SqliteStore", "StoreClosed", "StoreHealth"]

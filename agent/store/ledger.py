@@ -1,4 +1,4 @@
-"""Ledger entries and open device records of one journal row, written in its transaction. Rules: agent/domain/ledger.py."""
+"""Ledger entries and open device records of one journal row, in its transaction. Rules: agent/domain/ledger.py."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ STATES = {State.PENDING: 0, State.VOIDED: 1, State.POSTED: 2}
 TABLES = ("ledger_entries", "ledger_pending", "balances", "open_records")
 
 _INSERT_ENTRY = "INSERT INTO ledger_entries VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+_INSERT_PENDING = "INSERT INTO ledger_pending VALUES (?, ?, ?, ?, ?)"
 _ADD_BALANCE = (
     "INSERT INTO balances VALUES (?1, ?2, ?3, ?4) ON CONFLICT (account, currency) DO UPDATE SET "
     "posted_minor = posted_minor + ?3, pending_minor = pending_minor + ?4"
@@ -50,13 +51,11 @@ def _write(execute: Execute, epoch: int, seq: int, entries: tuple[Entry, ...], s
     if settles:
         execute("DELETE FROM ledger_pending WHERE transfer_id = ?", (entries[0].transfer_id,))
     for n, entry in enumerate(entries):
-        minor, currency, account = entry.amount.minor, entry.amount.currency, entry.account
-        execute(_INSERT_ENTRY, (epoch, seq, n, STATES[entry.state], account, currency, minor, entry.transfer_id))
-        sums[account, currency][entry.state is not State.POSTED] += minor
+        what = (entry.account, entry.amount.currency, entry.amount.minor)
+        execute(_INSERT_ENTRY, (epoch, seq, n, STATES[entry.state], *what, entry.transfer_id))
+        sums[entry.account, entry.amount.currency][entry.state is not State.POSTED] += entry.amount.minor
         if entry.state is State.PENDING:
-            execute(
-                "INSERT INTO ledger_pending VALUES (?, ?, ?, ?, ?)", (entry.transfer_id, n, account, currency, minor)
-            )
+            execute(_INSERT_PENDING, (entry.transfer_id, n, *what))
     for (account, currency), (posted, waiting) in sums.items():
         execute(_ADD_BALANCE, (account, currency, posted, waiting))
 

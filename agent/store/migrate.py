@@ -8,8 +8,9 @@ from pathlib import Path
 
 import apsw
 
-from agent.store.connection import APPLICATION_ID
-from agent.store.errors import SchemaTooNew, StoreError
+from agent.domain.errors import StoreError
+from agent.store.connection import APPLICATION_ID, query
+from agent.store.errors import SchemaTooNew
 
 FOLDER = Path(__file__).parent / "migrations"
 _NAME = re.compile(r"(\d{4})_[a-z0-9_]+\.sql")
@@ -53,9 +54,9 @@ def migrate(connection: apsw.Connection, known: Mapping[int, str]) -> int:
             f"PRAGMA application_id={APPLICATION_ID}; PRAGMA user_version={number}; COMMIT;"
         )
         try:
-            connection.execute(script).fetchall()
+            query(connection, script)
         except BaseException:
             if connection.in_transaction:
-                connection.execute("ROLLBACK").fetchall()
+                query(connection, "ROLLBACK")
             raise
     return max(known, default=0) - start

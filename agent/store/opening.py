@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from uuid import UUID
 
 import apsw
 
@@ -54,6 +55,7 @@ class OpenFile:
         self._lock: DirectoryLock | None = None
         self._witness: Witness | None = None
         self._connection: apsw.Connection | None = None
+        self._noted: tuple[UUID, int] | None = None
 
     def open(self, progress: Progress = ignore_progress) -> None:
         """Raises `StoreLocked`, `SchemaTooNew`, `StorageFailed`, `JournalDamaged` (the tail does not continue)."""
@@ -128,7 +130,7 @@ class OpenFile:
                 seq=damage.seq,
                 reason=damage.reason,
             )
-        self._noted = (self.engine.position.journal_id, -1)
+        self._noted = None
 
     def _compare(self, seen: Seen | None) -> None:
         """Acknowledged rows that are gone or changed are noted in the file itself: the witness moves on."""

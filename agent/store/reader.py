@@ -6,15 +6,17 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import apsw
 
 from agent.domain.chain import JournalRow, genesis_hash
+from agent.domain.errors import StoreError
 from agent.domain.events import Event
 from agent.domain.wire import decode
-from agent.store.connection import connect_reader
-from agent.store.errors import DISK_ERRORS, StorageFailed, StoreClosed, StoreError
+from agent.store.connection import connect_reader, query
+from agent.store.errors import DISK_ERRORS, StorageFailed, StoreClosed
 from agent.store.ports import Row
 
 COLUMNS = "seq, id, type, schema, occurred_at, boot_id, monotonic_us, trace_id, actor, subject, body, prev_hash, hash"
@@ -27,24 +29,10 @@ WHERE o.device = ? ORDER BY o.epoch, o.seq
 """
 
 
-def row_of(values: tuple[apsw.SQLiteValue, ...]) -> JournalRow:
+def row_of(values: tuple[Any, ...]) -> JournalRow:
     """A journal row from `COLUMNS`."""
-    seq, id_, type_, schema, occurred_at, boot_id, monotonic_us, trace_id, actor, subject, body, prev, hash_ = values
-    return JournalRow(
-        seq,  # type: ignore[arg-type]  # the table's declaration and the chain check see to the types
-        UUID(bytes=id_),  # type: ignore[arg-type]
-        type_,  # type: ignore[arg-type]
-        schema,  # type: ignore[arg-type]
-        occurred_at,  # type: ignore[arg-type]
-        UUID(bytes=boot_id),  # type: ignore[arg-type]
-        monotonic_us,  # type: ignore[arg-type]
-        trace_id,  # type: ignore[arg-type]
-        actor,  # type: ignore[arg-type]
-        subject,  # type: ignore[arg-type]
-        body,  # type: ignore[arg-type]
-        prev,  # type: ignore[arg-type]
-        hash_,  # type: ignore[arg-type]
-    )
+    seq, id_, type_, schema, occurred_at, boot_id, *rest = values
+    return JournalRow(seq, UUID(bytes=id_), type_, schema, occurred_at, UUID(bytes=boot_id), *rest)
 
 
 class SqlReader:
@@ -58,7 +46,7 @@ class SqlReader:
     def all(self, sql: str, *parameters: object) -> list[Row]:
         """Rows of a query, as mappings by column name."""
         try:
-            cursor = self._cursor.execute(sql, parameters)  # type: ignore[arg-type]
+            cursor = self._cursor.execute(sql, parameters)
             names = self._names.get(sql)
             if names is None:
                 try:
@@ -93,7 +81,7 @@ class SqlReader:
 
     def open_events(self, device: str) -> list[Event]:
         try:
-            found = self._cursor.execute(_OPEN_EVENTS, (device,)).fetchall()
+            found: list[Any] = self._cursor.execute(_OPEN_EVENTS, (device,)).fetchall()
         except DISK_ERRORS as error:
             raise self.failed(error) from error
         return [decode(type_, body) for type_, body in found]
@@ -112,14 +100,14 @@ def reading(connection: apsw.Connection) -> Iterator[SqlReader]:
     """A read transaction: everything inside is of one moment."""
     reader = SqlReader(connection)
     try:
-        connection.execute("BEGIN").fetchall()
+        query(connection, "BEGIN")
     except DISK_ERRORS as error:
         raise reader.failed(error) from error
     try:
         yield reader
     finally:
         if connection.in_transaction:
-            connection.execute("ROLLBACK").fetchall()
+            query(connection, "ROLLBACK")
 
 
 class ReaderPool:

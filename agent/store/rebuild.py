@@ -12,6 +12,7 @@ import apsw
 
 from agent.domain.chain import JournalRow
 from agent.domain.wire import event_of
+from agent.store.connection import query
 from agent.store.engine import Engine
 from agent.store.ledger import TABLES
 from agent.store.ports import Projection
@@ -29,29 +30,28 @@ def ignore_progress(_done: int, _total: int) -> None:
 
 def history(connection: apsw.Connection, after: tuple[int, int] = (-1, 0)) -> Iterator[tuple[int, JournalRow]]:
     """(epoch, row) of everything behind `after` that is part of the present state, in order."""
-    spans = connection.execute("SELECT epoch, continued_seq FROM journals ORDER BY epoch").fetchall()
-    for epoch, continued in spans:
+    for epoch, continued in query(connection, "SELECT epoch, continued_seq FROM journals ORDER BY epoch"):
         if epoch < after[0]:
             continue
         start = after[1] if epoch == after[0] else 0
-        for row in epoch_rows(connection, int(epoch), start, last=None if continued is None else int(continued)):
-            yield int(epoch), row
+        for row in epoch_rows(connection, epoch, start, last=continued):
+            yield epoch, row
 
 
 def epoch_rows(
     connection: apsw.Connection, epoch: int, after: int = 0, last: int | None = None
 ) -> Iterator[JournalRow]:
     """Rows of one journal of the file, in steps, so that no statement stays open while the caller works."""
-    present = connection.execute("SELECT max(epoch) FROM journals").fetchall()[0][0]
+    present = query(connection, "SELECT max(epoch) FROM journals")[0][0]
     source = "journal WHERE ?1 = ?1" if epoch == present else "journal_past WHERE epoch = ?1"
     sql = f"SELECT {COLUMNS} FROM {source} AND seq > ?2 AND seq <= ?3 ORDER BY seq LIMIT {_STEP}"  # noqa: S608
     while True:
-        found = connection.execute(sql, (epoch, after, last if last is not None else 2**62)).fetchall()
+        found = query(connection, sql, epoch, after, last if last is not None else 2**62)
         for values in found:
             yield row_of(values)
         if len(found) < _STEP:
             return
-        after = int(found[-1][0])  # type: ignore[arg-type]
+        after = found[-1][0]
 
 
 def history_length(connection: apsw.Connection) -> int:
@@ -59,7 +59,7 @@ def history_length(connection: apsw.Connection) -> int:
         "SELECT (SELECT count(*) FROM journal) + "
         "(SELECT coalesce(sum(continued_seq), 0) FROM journals WHERE continued_seq IS NOT NULL)"
     )
-    return int(connection.execute(sql).fetchall()[0][0])  # type: ignore[arg-type]
+    return int(query(connection, sql)[0][0])
 
 
 def rebuild(engine: Engine, progress: Progress = ignore_progress) -> int:
@@ -79,10 +79,10 @@ def attend(engine: Engine, progress: Progress = ignore_progress) -> None:
     it stands at, and catches up from there when it is back.
     """
     found: dict[str, Any] = {}
-    for name, version, epoch, seq in engine.connection.execute(
-        "SELECT name, version, absent_epoch, absent_seq FROM projections"
-    ).fetchall():
-        found[str(name)] = (version, None if epoch is None else (int(epoch), int(seq or 0)))
+    for name, version, epoch, seq in query(
+        engine.connection, "SELECT name, version, absent_epoch, absent_seq FROM projections"
+    ):
+        found[name] = (version, None if epoch is None else (epoch, seq))
     here = {projection.name: projection for projection in engine.projections}
     absent = [name for name, (_, since) in found.items() if name not in here and since is None]
     stale = [p for p in engine.projections if found.get(p.name) != (p.version, None)]
@@ -92,9 +92,7 @@ def attend(engine: Engine, progress: Progress = ignore_progress) -> None:
         for name in absent:
             engine.writer.execute(
                 "UPDATE projections SET absent_epoch = ?, absent_seq = ? WHERE name = ?",
-                engine.position.epoch,
-                engine.head()[0],
-                name,
+                *(engine.position.epoch, engine.position.seq, name),
             )
         for projection in stale:
             version, since = found.get(projection.name, (None, None))
@@ -109,7 +107,7 @@ def attend(engine: Engine, progress: Progress = ignore_progress) -> None:
 def _make_anew(engine: Engine, projection: Projection) -> None:
     for table in projection.tables:
         engine.writer.execute(f"DROP TABLE IF EXISTS {_quoted(table)}")
-    engine.connection.execute(projection.schema).fetchall()
+    query(engine.connection, projection.schema)
     engine.writer.forget_columns()
     _note(engine, projection)
 

@@ -8,6 +8,7 @@ from uuid import UUID
 
 import apsw
 
+from agent.store.connection import query
 from agent.store.errors import DISK_ERRORS, StorageFailed
 from agent.store.reader import SqlReader
 
@@ -24,7 +25,7 @@ def copy_to(reader: SqlReader, target: Path) -> tuple[UUID, int, bytes]:
         try:
             with copy.backup("main", reader.connection, "main") as backup:
                 backup.step(-1)
-            copy.execute("PRAGMA journal_mode=DELETE").fetchall()
+            query(copy, "PRAGMA journal_mode=DELETE")
         finally:
             copy.close()
     except DISK_ERRORS as error:

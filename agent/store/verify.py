@@ -1,4 +1,4 @@
-"""Is the journal whole? The chain of every journal in the file, the ledger and open records derived anew, the witness."""
+"""Is the journal whole? The chain of every journal in the file, the ledger and open records derived anew, a witness."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from agent.domain.chain import JournalRow, first_break, genesis_hash
 from agent.domain.errors import UnbalancedEntries
 from agent.domain.ledger import Entry, State, entries_for
 from agent.domain.wire import event_of
+from agent.store.connection import query
 from agent.store.errors import DISK_ERRORS
 from agent.store.ledger import STATES, transfer_of
 from agent.store.reader import COLUMNS, SqlReader, row_of
@@ -59,25 +60,25 @@ def verify(reader: SqlReader, seen: Seen | None, progress: Progress = ignore_pro
 def _verify(connection: apsw.Connection, seen: Seen | None, progress: Progress) -> Verdict:
     damages = [
         Damage(0, 0, "file_corrupt", str(text))
-        for (text,) in connection.execute("PRAGMA quick_check(1)").fetchall()
+        for (text,) in query(connection, "PRAGMA quick_check(1)")
         if text != "ok"
     ]
     damages += [
-        Damage(int(epoch), int(seq), str(reason), str(detail))
-        for epoch, seq, reason, detail in connection.execute(
-            "SELECT epoch, seq, reason, detail FROM damages ORDER BY found_at"
-        ).fetchall()
+        Damage(epoch, seq, reason, detail)
+        for epoch, seq, reason, detail in query(
+            connection, "SELECT epoch, seq, reason, detail FROM damages ORDER BY found_at"
+        )
     ]
-    journals = connection.execute("SELECT epoch, journal_id, continued_seq FROM journals ORDER BY epoch").fetchall()
+    journals = query(connection, "SELECT epoch, journal_id, continued_seq FROM journals ORDER BY epoch")
     derived = _Derived(history_length(connection), progress)
     row, rows = None, 0
     previous: tuple[UUID, int, bytes] | None = None
     for epoch, id_, continued in journals:
-        check = _Chain(int(epoch), UUID(bytes=id_), None if continued is None else int(continued), previous)
-        for row in epoch_rows(connection, int(epoch)):
+        check = _Chain(epoch, UUID(bytes=id_), continued, previous)
+        for row in epoch_rows(connection, epoch):
             check.take(row)
-            if continued is None or row.seq <= int(continued):
-                derived.take(int(epoch), row)
+            if continued is None or row.seq <= continued:
+                derived.take(epoch, row)
             rows += 1
         damages += check.finish()
         previous = check.common
@@ -176,9 +177,10 @@ class _Derived:
 
     def _compare_entries(self, connection: apsw.Connection) -> list[Damage]:
         held: defaultdict[tuple[int, int], list[tuple[object, ...]]] = defaultdict(list)
-        sql = "SELECT epoch, seq, state, account, currency, amount_minor, transfer_id FROM ledger_entries ORDER BY 1, 2, n"
-        for epoch, seq, *entry in connection.execute(sql):
-            held[int(epoch), int(seq)].append(tuple(entry))  # type: ignore[arg-type]
+        columns = "epoch, seq, state, account, currency, amount_minor, transfer_id"
+        sql = f"SELECT {columns} FROM ledger_entries ORDER BY epoch, seq, n"  # noqa: S608 - our own constant
+        for epoch, seq, *entry in query(connection, sql):
+            held[epoch, seq].append(tuple(entry))
         wanted = {
             place: [(STATES[e.state], e.account, e.amount.currency, e.amount.minor, e.transfer_id) for e in entries]
             for place, entries in self._entries.items()
@@ -194,13 +196,13 @@ class _Derived:
                 sums[place][entry.state is not State.POSTED] += entry.amount.minor
         held = {
             (account, currency): [posted, pending]
-            for account, currency, posted, pending in connection.execute("SELECT * FROM balances")
+            for account, currency, posted, pending in query(connection, "SELECT * FROM balances")
         }
-        wrong = sorted(place for place in held.keys() | sums.keys() if held.get(place) != sums.get(place))  # type: ignore[call-overload, type-var]
+        wrong = sorted(place for place in held.keys() | sums.keys() if held.get(place) != sums.get(place))
         waiting = sorted(
             (e.transfer_id, e.account, e.amount.currency, e.amount.minor) for es in self._pending.values() for e in es
         )
-        kept = sorted(connection.execute("SELECT transfer_id, account, currency, amount_minor FROM ledger_pending"))  # type: ignore[type-var]
+        kept = sorted(query(connection, "SELECT transfer_id, account, currency, amount_minor FROM ledger_pending"))
         damages = [
             Damage(0, 0, "ledger_differs", f"balance of {account} {currency}") for account, currency in wrong[:1]
         ]
@@ -209,22 +211,22 @@ class _Derived:
         return damages
 
     def _compare_open(self, connection: apsw.Connection) -> list[Damage]:
-        held = set(connection.execute("SELECT record_id, epoch, seq FROM open_records"))
+        held = set(query(connection, "SELECT record_id, epoch, seq FROM open_records"))
         wanted = {(record, *place) for record, places in self._open.items() for place in places}
         if held == wanted:
             return []
-        record, epoch, seq = min(held ^ wanted)  # type: ignore[type-var]
-        return [Damage(int(epoch), int(seq), "open_records_differ", f"record {record}")]  # type: ignore[call-overload]
+        record, epoch, seq = min(held ^ wanted)
+        return [Damage(epoch, seq, "open_records_differ", f"record {record}")]
 
 
 def against_witness(connection: apsw.Connection, seen: Seen | None) -> list[Damage]:
     """Is the row that the witness saw still there, unchanged?"""
     if seen is None:
         return []
-    found = connection.execute("SELECT epoch FROM journals WHERE journal_id = ?", (seen.journal_id.bytes,)).fetchall()
+    found = query(connection, "SELECT epoch FROM journals WHERE journal_id = ?", seen.journal_id.bytes)
     if not found:
         return [Damage(0, seen.seq, "rows_missing", f"journal {seen.journal_id} was here and is gone")]
-    epoch = int(found[0][0])  # type: ignore[arg-type]
+    epoch = found[0][0]
     last, hash_ = 0, genesis_hash(seen.journal_id)
     for row in epoch_rows(connection, epoch, after=max(0, seen.seq - 1), last=seen.seq):
         last, hash_ = row.seq, row.hash
@@ -239,7 +241,7 @@ def against_witness(connection: apsw.Connection, seen: Seen | None) -> list[Dama
 def check_tail(connection: apsw.Connection, journal_id: UUID, rows: int = TAIL_ROWS) -> Damage | None:
     """The last rows of the present journal: do they continue one another?"""
     sql = f"SELECT {COLUMNS} FROM journal ORDER BY seq DESC LIMIT ?"  # noqa: S608 - our own constant
-    tail = [row_of(values) for values in connection.execute(sql, (rows + 1,))][::-1]
+    tail = [row_of(values) for values in query(connection, sql, rows + 1)][::-1]
     if not tail:
         return Damage(0, 1, "rows_missing", "the journal is empty")
     if len(tail) <= rows:

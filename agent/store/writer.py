@@ -1,4 +1,4 @@
-"""The one thread that writes: group commits, checkpoints, cursors, witness, disk space, and the way back after a failure."""
+"""The one thread that writes: group commits, checkpoints, cursors, witness, space; the way back after a failure."""
 
 from __future__ import annotations
 
