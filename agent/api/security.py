@@ -2,13 +2,11 @@
 
 Who calls, and what is asked of them (DESIGN 7, PROOFS C1):
 
-| caller | recognised by | must |
-|---|---|---|
-| the control socket | `scope["extensions"]["kiosk.peer"]`, set by our own server | carry no Origin, no Sec-Fetch-* |
-| anybody on TCP | – | come from a loopback address, with one allowed Host, no token in the URL |
-| browser, GET/HEAD | Origin or Sec-Fetch-Site | be same-origin, typed by the user, or a configured UI; pages alone may be navigated to |
-| browser, other methods and WebSocket | Origin | send an exact allowed Origin, never `null` |
-| program, other methods and WebSocket | `Authorization: Bearer` without Cookie, Origin, Sec-Fetch-* | nothing more |
+- the control socket (`scope["extensions"]["kiosk.peer"]`, set by our own server): no Origin, no Sec-Fetch-*;
+- anybody on TCP: a loopback address, exactly one allowed Host, no token in the URL;
+- a browser's GET or HEAD: same-origin, typed by the user, or from a configured UI; pages alone may be navigated to;
+- a browser's other methods and WebSockets: an exact allowed Origin, never `null`, never missing;
+- a program's: the same, or `Authorization: Bearer` with no Cookie, Origin or Sec-Fetch-* beside it.
 
 A page cannot set Authorization on a foreign origin without a preflight, and no preflight of a foreign origin is ever
 answered; so a bearer token without Origin is a program. A program without a bearer token (the login itself) names the
@@ -117,16 +115,13 @@ class Gate:
         cors: Mapping[str, str] = {}
         try:
             cors = self._cross_origin(scope, headers)
-            send = _dressed(send, cors)
-            if scope["type"] == "http" and scope["method"] == "OPTIONS":
-                await Response(status_code=204)(scope, receive, send)
-                return
             if scope["type"] == "http":
                 receive = await self._body(scope, headers, receive)
         except KioskError as error:
-            await refuse(error, scope, receive, send if cors else _dressed(send, cors))
+            await refuse(error, scope, receive, _dressed(send, cors))
             return
-        await self._app(scope, receive, send)
+        app = Response(status_code=204) if scope.get("method") == "OPTIONS" else self._app
+        await app(scope, receive, _dressed(send, cors))
 
     def _cross_origin(self, scope: Scope, headers: Headers) -> Mapping[str, str]:
         """Check where the request comes from; returns the CORS headers of its answer (none for our own pages)."""
@@ -171,9 +166,8 @@ class Gate:
                 raise MethodNotAllowed("OPTIONS is answered for configured UI origins only.")
         elif method not in SAFE | UNSAFE:
             raise MethodNotAllowed(f"{method} means nothing here.")
-        elif scope["type"] == "websocket" or method in UNSAFE:
-            if not origin and not _is_program(headers):
-                raise OriginNotAllowed("An Origin header is needed, or a bearer token and no cookie.")
+        elif (scope["type"] == "websocket" or method in UNSAFE) and not origin and not _is_program(headers):
+            raise OriginNotAllowed("An Origin header is needed, or a bearer token and no cookie.")
         if origin not in self._settings.ui_origins:
             _check_fetch_metadata(scope, headers)
         return origin

@@ -55,22 +55,30 @@ _COOKIE = APIKeyCookie(
     name=SESSION_COOKIE, auto_error=False, description="Made by /auth/login, /auth/ui or /auth/launch."
 )
 _BEARER = HTTPBearer(auto_error=False, description='For programs: /auth/login with `"as": "bearer"`.')
+SessionCookie = Annotated[str | None, Security(_COOKIE)]
+BearerToken = Annotated[HTTPAuthorizationCredentials | None, Security(_BEARER)]
 
 
-def require(*roles: str) -> Callable[..., str]:
+class PinRequired(NotAuthenticated):
+    """The control socket says which account calls, not which person: log in with a PIN and use the bearer token."""
+
+    code = "pin_required"
+
+
+def require(*roles: str, pin: bool = False) -> Callable[..., str]:
     """A dependency that lets exactly these roles through (any role when none is named) and gives the actor.
 
-    Use: `actor: Annotated[str, Depends(context.require("ui", "technician"))]`. Raises `NotAuthenticated` (401) and
+    Use: `actor: Annotated[str, Depends(context.require("ui", "technician"))]`. `pin`: staff must have logged in, being
+    root on the control socket is not enough. Raises `NotAuthenticated` (401), `PinRequired` (401) and
     `RoleNotAllowed` (403). A role that does not exist is a `ValueError` at start-up.
     """
     allowed = frozenset(Role(role) for role in roles) or frozenset(Role)
 
-    def dependency(
-        connection: HTTPConnection,
-        _cookie: Annotated[str | None, Security(_COOKIE)] = None,
-        _bearer: Annotated[HTTPAuthorizationCredentials | None, Security(_BEARER)] = None,
-    ) -> str:
-        return permitted(caller_of(connection.scope), allowed).actor
+    def dependency(connection: HTTPConnection, _cookie: SessionCookie = None, _bearer: BearerToken = None) -> str:
+        caller = permitted(caller_of(connection.scope), allowed)
+        if pin and caller.role is not Role.UI and caller.user_id is None:
+            raise PinRequired("Log in with your PIN: this moves money.")
+        return caller.actor
 
     return dependency
 
@@ -81,4 +89,29 @@ def permitted(caller: Caller | None, allowed: frozenset[Role]) -> Caller:
     if caller.role not in allowed:
         names = ", ".join(sorted(role.value for role in allowed))
         raise RoleNotAllowed(f"This is for {names}; you are {caller.role.value}.")
+    return caller
+
+
+def admin_or_owner(connection: HTTPConnection, _cookie: SessionCookie = None, _bearer: BearerToken = None) -> Caller:
+    """An admin; or, on the control socket, the account that owns the kiosk's files: it could change them anyway."""
+    caller = caller_of(connection.scope)
+    return caller if caller is not None and caller.owner else permitted(caller, frozenset({Role.ADMIN}))
+
+
+def owner(connection: HTTPConnection) -> Caller:
+    caller = caller_of(connection.scope)
+    if caller is None or not caller.owner:
+        raise RoleNotAllowed("Only on this machine: kiosk auth init.")
+    return caller
+
+
+def somebody(connection: HTTPConnection, _cookie: SessionCookie = None, _bearer: BearerToken = None) -> Caller:
+    return permitted(caller_of(connection.scope), frozenset(Role))
+
+
+def person(connection: HTTPConnection, _cookie: SessionCookie = None, _bearer: BearerToken = None) -> Caller:
+    """Somebody who has logged in by name."""
+    caller = permitted(caller_of(connection.scope), frozenset(STAFF))
+    if caller.user_id is None:
+        raise PinRequired("Log in with your name and PIN.")
     return caller
