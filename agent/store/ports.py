@@ -78,8 +78,12 @@ class ProjectionWriter(Protocol):
 class Store(Protocol):
     """All verbs raise `StoreError` (`StorageFailed`, `StoreClosed`, …) when the file cannot be written or trusted."""
 
-    journal_id: UUID
     boot_id: UUID
+
+    @property
+    def journal_id(self) -> UUID:
+        """The present journal's; another one after a fork."""
+        ...
 
     async def transact(self, work: Callable[[Transaction], T], *, actor: str, trace_id: str = "") -> T:
         """Run `work` in the writer thread and return its result once the commit is on the disk (fsynced).

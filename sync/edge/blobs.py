@@ -44,14 +44,6 @@ IDLE_TIMEOUT_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class Pending:
-    """For the status: what only this kiosk has, and what waits to be confirmed."""
-
-    count: int = 0
-    size_bytes: int = 0
-
-
-@dataclass(frozen=True, slots=True)
 class Taken:
     """The object store took a blob: until when (monotonic) the office is given time to read it back."""
 
@@ -87,7 +79,7 @@ class Uploader:
         self._bell = Bell(clock)
         self._transport = transport
         self._taken: dict[str, Taken] = {}
-        self.pending = Pending()
+        self._waiting = 0
 
     def ring(self) -> None:
         """There may be something to do: a blob was captured, rows arrived at the office, a person asked."""
@@ -95,7 +87,7 @@ class Uploader:
 
     def rows_arrived(self) -> None:
         """Rows reached the office: a blob whose row was on the way may be welcome now."""
-        if self.pending.count:
+        if self._waiting:
             self._bell.ring()
 
     async def run(self) -> None:
@@ -137,7 +129,7 @@ class Uploader:
                     found.append(blob)
         known = {blob.blob_id for blob in found}
         found += [blob for blob in open_blobs if blob.blob_id not in known]  # their files are gone: to be told
-        self.pending = Pending(len(found), sum(blob.size_bytes for blob in found))
+        self._waiting = len(found)
         return sorted(found, key=lambda blob: blob.order)
 
     async def _bring(self, blob: Blob) -> bool:

@@ -20,6 +20,7 @@ from agent.domain.errors import SyncError
 from agent.domain.events import BlobCaptured
 from agent.domain.ids import Randomness
 from agent.store.ports import Store
+from sync.edge import blob_table
 from sync.edge import identity as files
 from sync.edge.backoff import Backoff, Bell, first
 from sync.edge.identity import Identity, NotEnrolled
@@ -84,7 +85,7 @@ class Edge:
         try:
             while True:
                 stamp = self._stamp()
-                self._load_identity()
+                self.look_for_identity()
                 if self._identity is None:
                     await self._bell.wait(self._clock.monotonic() + LOOK_EVERY_S)
                 else:
@@ -100,6 +101,17 @@ class Edge:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
 
+    def look_for_identity(self) -> None:
+        """Read `identity.json`, or note why it cannot be used. `run` does it by itself."""
+        before = self._identity_error
+        self._identity, self._identity_error = None, None
+        try:
+            self._identity = files.load(self._state_dir)
+        except SyncError as error:
+            self._identity_error = error
+            if before is None or before.message != error.message:
+                logger.bind(code=error.code).error("{}", error.message)
+
     def status(self) -> EdgeStatus:
         """As of now; reads two rows."""
         progress, now = self._progress, self._clock.monotonic()
@@ -107,7 +119,7 @@ class Edge:
         with self._store.read() as reader:
             head, _ = reader.head()
             unsent = reader.rows(known, 1) if known is not None else []
-        pending = self._session.uploader.pending if self._session else None
+            pending = blob_table.captured(reader)
         error = self._identity_error
         return EdgeStatus(
             enrolled=self._identity is not None,
@@ -125,8 +137,8 @@ class Edge:
             forked_from=progress.forked_from,
             last_contact_age_s=None if progress.last_contact is None else now - progress.last_contact,
             retry_in_s=None if progress.retry_at is None else max(0.0, progress.retry_at - now),
-            blobs_pending=pending.count if pending else 0,
-            blobs_pending_bytes=pending.size_bytes if pending else 0,
+            blobs_pending=len(pending),
+            blobs_pending_bytes=sum(blob.size_bytes for blob in pending),
         )
 
     async def sync_now(self) -> EdgeStatus:
@@ -238,16 +250,6 @@ class Edge:
             except Exception:  # noqa: BLE001 - the supervisor's edge: rows must go on whatever falls
                 logger.bind(part=name).exception("sync: {} fell", name)
             await self._clock.sleep_until(self._clock.monotonic() + backoff.next_s())
-
-    def _load_identity(self) -> None:
-        before = self._identity_error
-        self._identity, self._identity_error = None, None
-        try:
-            self._identity = files.load(self._state_dir)
-        except SyncError as error:
-            self._identity_error = error
-            if before is None or before.message != error.message:
-                logger.bind(code=error.code).error("{}", error.message)
 
     def _stamp(self) -> tuple[int, int] | None:
         """Changes whenever `identity.json` is written or removed."""

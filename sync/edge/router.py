@@ -29,7 +29,7 @@ class SyncStatusOut(BaseModel):
     forked_from: str | None = Field(description="The journal that the present one continues since this start.")
     last_contact_age_s: float | None
     retry_in_s: float | None
-    blobs_pending: int = Field(description="Sealed files that the office has not confirmed.")
+    blobs_pending: int = Field(description="Sealed files that the object store does not have yet.")
     blobs_pending_bytes: int
 
 
