@@ -50,7 +50,7 @@ class Devices(Protocol):
         ...
 
     def inhibit_reasons(self) -> Sequence[str]:
-        """Stable codes of what forbids taking money (`disk_low`, `clock_absurd`, …); empty exactly when it is allowed."""
+        """Stable codes of what forbids taking money (`disk_low`, `clock_absurd`, …); empty when it is allowed."""
         ...
 
 

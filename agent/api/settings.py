@@ -8,6 +8,10 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 
+from agent.domain.errors import ConfigError
+
+UI_TOKEN_MIN = 32
+
 
 def _exact_origin(value: str) -> str:
     parts = urlsplit(value)
@@ -48,3 +52,19 @@ class ApiSettings(BaseModel):
     stream_stall_s: float = Field(10.0, gt=0, le=300, description="A write that waits longer ends the stream.")
     streams_max: int = Field(64, ge=1, le=1000, description="Event streams and WebSockets at the same time.")
     resume_rows_max: int = Field(10_000, ge=1, le=1_000_000, description="Further behind: a new snapshot instead.")
+
+    def read_ui_token(self) -> str | None:
+        """The UI token, from the file when one is named. Raises `ConfigError`."""
+        if self.ui_token_file is None:
+            return _strong(self.ui_token.get_secret_value(), "ui_token") if self.ui_token else None
+        try:
+            text = self.ui_token_file.read_text(encoding="utf-8").strip()
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"api.ui_token_file: cannot read {self.ui_token_file}: {error}") from error
+        return _strong(text, "ui_token_file")
+
+
+def _strong(token: str, key: str) -> str:
+    if len(token) < UI_TOKEN_MIN:
+        raise ConfigError(f"api.{key}: a UI token has at least {UI_TOKEN_MIN} characters: openssl rand -hex 24")
+    return token

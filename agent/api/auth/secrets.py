@@ -56,6 +56,9 @@ class Cost:
     lanes: int = 1
 
 
+DEFAULT_COST = Cost()
+
+
 class Secrets:
     """`waiting_max` bounds the queue: guessing in masses is answered `too_busy` and never fills the memory."""
 

@@ -24,7 +24,7 @@ _ENDED = {
     "type": "object",
     "required": ["reason", "resume_from"],
     "properties": {
-        "reason": {"enum": ["too_slow", "shutdown", "journal_changed", "session_ended"]},
+        "reason": {"enum": ["too_slow", "shutdown", "journal_changed", "session_ended", "client_talked"]},
         "resume_from": {"type": "string", "description": "What to send as Last-Event-ID."},
     },
 }

@@ -20,6 +20,7 @@ SHUTDOWN = "shutdown"
 JOURNAL_CHANGED = "journal_changed"
 SESSION_ENDED = "session_ended"
 CLIENT_GONE = "client_gone"
+CLIENT_TALKED = "client_talked"
 
 
 class Subscription:
@@ -74,9 +75,13 @@ class Feed:
 
     def start(self) -> None:
         loop = asyncio.get_running_loop()
+
+        def wake(_: int) -> None:
+            loop.call_soon_threadsafe(self._woken.set)
+
         with self._store.read() as reader:
             self.seq = reader.head()[0]
-        self._unsubscribe = self._store.subscribe(lambda _: loop.call_soon_threadsafe(self._woken.set))
+        self._unsubscribe = self._store.subscribe(wake)
         self._task = loop.create_task(self._run(), name="event-feed")
 
     async def close(self) -> None:
@@ -129,8 +134,9 @@ class Feed:
         more = True
         while more:
             with self._store.read() as reader:
-                if self._store.journal_id != self.journal_id:
-                    self.journal_id, self.seq = self._store.journal_id, reader.head()[0]
+                head = reader.head()[0]
+                if self._store.journal_id != self.journal_id or head < self.seq:
+                    self.journal_id, self.seq = self._store.journal_id, head
                     self._end_all(JOURNAL_CHANGED)
                     return
                 rows = reader.rows(self.seq, _PAGE)

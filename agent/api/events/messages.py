@@ -1,7 +1,7 @@
 """Journal rows as CloudEvents 1.0 in JSON, made once per row and shared by all clients; and who may see which.
 
-`id` is `<journal_id>:<seq>`; extension attributes: `seq`, `actor`, `traceid`, `schemaversion`. `data` is the row's body,
-its exact bytes, except where a role must not see a field of it.
+`id` is `<journal_id>:<seq>`; extension attributes: `seq`, `actor`, `traceid`, `schemaversion`. `data` is the row's body
+with its exact bytes, except where a role must not see a field of it.
 """
 
 from __future__ import annotations

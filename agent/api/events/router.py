@@ -5,21 +5,25 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing, suppress
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Query, WebSocket
 from fastapi.responses import JSONResponse, Response
+from loguru import logger
 from starlette.types import Receive, Scope, Send
 
 from agent.api.auth import caller as who
 from agent.api.auth.caller import Caller, Role, caller_of, permitted
 from agent.api.events.asyncapi import document
-from agent.api.events.feed import CLIENT_GONE, Subscription
+from agent.api.events.feed import CLIENT_GONE, CLIENT_TALKED, Subscription
 from agent.api.events.stream import Item, Streams
 from agent.api.problems import documented
 from agent.api.security import refuse
-from agent.domain.errors import KioskError
+from agent.domain.errors import KioskError, StoreError
 
+Listen = Callable[[], Awaitable[str]]
+Write = Callable[[list[Item]], Awaitable[None]]
 _EXAMPLE = (
     'retry: 1000\n\nid: 0199c1d2-…:41\ndata: {"specversion":"1.0","id":"0199c1d2-…:41","type":"kiosk.snapshot",…}\n\n'
     'id: 0199c1d2-…:42\ndata: {"specversion":"1.0","id":"0199c1d2-…:42","type":"cash.note.stacked","data":{…}}\n\n'
@@ -47,18 +51,17 @@ def make_router(streams: Streams) -> APIRouter:
         `kiosk.snapshot`, unless Last-Event-ID names a row of this journal at most 10,000 behind: then the stream goes
         on after it. The last message before the kiosk ends a stream is `kiosk.stream.ended` with a `reason`
         (`too_slow`, `shutdown`, `journal_changed`, `session_ended`). The role decides which types are sent."""
-        subscription = streams.enter()
-        return EventStream(streams, subscription, caller, header or last_event_id)
+        return EventStream(Client(streams, streams.enter(), caller, header or last_event_id))
 
     @router.websocket("/ws")
     async def ws(websocket: WebSocket, last_event_id: LastEventId = None) -> None:
         try:
             caller = permitted(caller_of(websocket.scope), frozenset(Role))
-            subscription = streams.enter()
+            client = Client(streams, streams.enter(), caller, last_event_id)
         except KioskError as error:
             await refuse(error, websocket.scope, websocket.receive, websocket.send)
             return
-        await _serve(websocket, streams, subscription, caller, last_event_id)
+        await _serve(websocket, client)
 
     @router.get("/asyncapi.json", responses={200: {"description": "AsyncAPI 3.0."}})
     async def asyncapi() -> JSONResponse:
@@ -68,31 +71,60 @@ def make_router(streams: Streams) -> APIRouter:
     return router
 
 
+@dataclass(frozen=True, slots=True)
+class Client:
+    streams: Streams
+    subscription: Subscription
+    caller: Caller
+    resume: str | None
+
+    async def pump(self, listen: Listen, write: Write) -> bool:
+        """Write this client's items until either side ends; False when the client is gone or does not read."""
+
+        async def until_over() -> None:
+            self.subscription.end(await listen())
+
+        listener = asyncio.create_task(until_over())
+        try:
+            async with aclosing(self.streams.items(self.subscription, self.caller, self.resume)) as stream:
+                async for items in stream:
+                    async with asyncio.timeout(self.streams.settings.stream_stall_s):
+                        await write(items)
+        except (TimeoutError, OSError):
+            return False
+        except StoreError as error:
+            logger.warning("an event stream ended: {reason}", reason=error.message)
+            return False
+        finally:
+            self.streams.leave(self.subscription)
+            listener.cancel()
+            with suppress(asyncio.CancelledError):
+                await listener
+        return self.subscription.ended != CLIENT_GONE
+
+
 class EventStream(Response):
     """Written by hand: no task group, no queue and no polling between the feed and the socket."""
 
     media_type = "text/event-stream"
 
-    def __init__(self, streams: Streams, subscription: Subscription, caller: Caller, resume: str | None) -> None:
+    def __init__(self, client: Client) -> None:
         super().__init__(headers={"X-Accel-Buffering": "no"})
         del self.headers["content-length"]
-        self._streams = streams
-        self._subscription = subscription
-        self._caller = caller
-        self._resume = resume
+        self._client = client
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def listen() -> None:
+        async def listen() -> str:
             while (await receive())["type"] != "http.disconnect":
                 pass
+            return CLIENT_GONE
 
         async def write(items: list[Item]) -> None:
             await send({"type": "http.response.body", "body": b"".join(map(_frame, items)), "more_body": True})
 
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         await send({"type": "http.response.body", "body": b"retry: 1000\n\n", "more_body": True})
-        finished = await _pump(self._streams, self._subscription, self._caller, self._resume, listen, write)
-        if finished:
+        if await self._client.pump(listen, write):
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
@@ -102,12 +134,11 @@ def _frame(item: Item) -> bytes:
     return b"id: %b\ndata: %b\n\n" % (item.id.encode(), item.json)
 
 
-async def _serve(
-    websocket: WebSocket, streams: Streams, subscription: Subscription, caller: Caller, resume: str | None
-) -> None:
-    async def listen() -> None:
+async def _serve(websocket: WebSocket, client: Client) -> None:
+    async def listen() -> str:
         """Nothing is taken from a client: whoever talks is sent away, so that no one comes to rely on an echo."""
-        await websocket.receive()
+        message = await websocket.receive()
+        return CLIENT_GONE if message["type"] == "websocket.disconnect" else CLIENT_TALKED
 
     async def write(items: list[Item]) -> None:
         for item in items:
@@ -115,36 +146,7 @@ async def _serve(
                 await websocket.send_text(item.json.decode())
 
     await websocket.accept()
-    await _pump(streams, subscription, caller, resume, listen, write)
+    await client.pump(listen, write)
+    reason = client.subscription.ended
     with suppress(RuntimeError):  # the client has closed already
-        await websocket.close(code=1008 if subscription.ended == CLIENT_GONE else 1001, reason=subscription.ended)
-
-
-async def _pump(
-    streams: Streams,
-    subscription: Subscription,
-    caller: Caller,
-    resume: str | None,
-    listen: Callable[[], Awaitable[None]],
-    write: Callable[[list[Item]], Awaitable[None]],
-) -> bool:
-    """Write the client's items until either side ends; False when the client is gone or does not read."""
-
-    async def until_gone() -> None:
-        await listen()
-        subscription.end(CLIENT_GONE)
-
-    listener = asyncio.create_task(until_gone())
-    try:
-        async with aclosing(streams.items(subscription, caller, resume)) as stream:
-            async for items in stream:
-                async with asyncio.timeout(streams.settings.stream_stall_s):
-                    await write(items)
-    except (TimeoutError, OSError):
-        return False
-    finally:
-        streams.leave(subscription)
-        listener.cancel()
-        with suppress(asyncio.CancelledError):
-            await listener
-    return subscription.ended != CLIENT_GONE
+        await websocket.close(code=1008 if reason == CLIENT_TALKED else 1001, reason=reason)

@@ -1,9 +1,9 @@
-"""What one client is sent, in which order: a resume or a snapshot, then what happens. The same for SSE and WebSocket."""
+"""What one client is sent, in which order: a resume or a snapshot, then what happens; for SSE and WebSocket alike."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 from uuid import UUID
@@ -68,7 +68,7 @@ class Streams:
     def leave(self, subscription: Subscription) -> None:
         self.feed.leave(subscription)
 
-    async def items(self, subscription: Subscription, caller: Caller, resume: str | None) -> AsyncIterator[list[Item]]:
+    async def items(self, subscription: Subscription, caller: Caller, resume: str | None) -> AsyncGenerator[list[Item]]:
         """Lists of what to send next, each in one write, never an empty list; ends with the reason as last message."""
         journal_id, seq = self.feed.journal_id, subscription.seq
         start = self._resumable(parse_position(resume), seq)
@@ -77,15 +77,14 @@ class Streams:
             yield [item]
         else:
             async for page in self._missed(journal_id, start, seq):
-                yield [Item(message.id, message.json(caller.role)) for message in page]
+                yield _shown(page, caller)
             seq = max(start, seq)
         while not subscription.ended:
             taken = [each for each in await subscription.take(self.settings.heartbeat_s) if each.seq > seq]
-            if taken:
-                seq = taken[-1].seq
-            elif caller.session_id is not None and not self._alive(caller.session_id):
+            if caller.session_id is not None and not self._alive(caller.session_id):
                 subscription.end(SESSION_ENDED)
             if not subscription.ended:
+                seq = taken[-1].seq if taken else seq
                 yield _shown(taken, caller) or [Item(position(journal_id, seq), None)]
         if subscription.ended != CLIENT_GONE:
             data = {"reason": subscription.ended, "resume_from": position(journal_id, seq)}
@@ -109,7 +108,7 @@ class Streams:
             data = self._snapshot(reader, caller)
         return seq, Item(position(journal_id, seq), control(SNAPSHOT, journal_id, seq, self._clock.now_us(), data))
 
-    async def _missed(self, journal_id: UUID, start: int, end: int) -> AsyncIterator[list[Message]]:
+    async def _missed(self, journal_id: UUID, start: int, end: int) -> AsyncGenerator[list[Message]]:
         while start < end:
             page = await asyncio.to_thread(self._page, journal_id, start, min(_PAGE, end - start))
             if not page:
