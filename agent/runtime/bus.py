@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
+from uuid import UUID
 
 from loguru import logger
 
@@ -21,6 +22,7 @@ from agent.store.ports import Store
 T = TypeVar("T")
 BATCH_ROWS_MAX = 256
 RETRY_FIRST_S = 0.1
+STORE_RETRY_S = 0.5
 
 
 @dataclass(slots=True)
@@ -45,33 +47,45 @@ class Subscription:
         self._clock = clock
         self._retry_max_s = retry_max_s
         self._wake = asyncio.Event()
+        self._idle = asyncio.Event()
         self._log = logger.bind(subscriber=name)
 
     def wake(self) -> None:
         """There may be new rows. On the loop."""
+        self._idle.clear()
         self._wake.set()
+
+    async def drained(self) -> None:
+        """Wait until every row that is there has been handled."""
+        await self._idle.wait()
 
     async def run(self) -> None:
         """Forever: read what is behind the cursor, hand it on, remember how far."""
-        self.position.seq = await self._patiently(lambda: self._store.cursor(self.name))
         while True:
             self._wake.clear()
+            journal_id = self._store.journal_id
             rows = await self._patiently(self._read)
             for row in rows:
                 await self._deliver(row)
                 self.position.seq = row.seq
             if rows:
-                await self._remember(rows[-1].seq)
+                await self._remember(journal_id, rows[-1].seq)
             else:
+                if not self._wake.is_set():
+                    self._idle.set()
                 await self._wake.wait()
 
     async def _read(self) -> list[JournalRow]:
+        """The store's cursor is the truth: a fork moves it, a failed file may have put it back."""
+        self.position.seq = await self._store.cursor(self.name)
         with self._store.read() as reader:
             return reader.rows(self.position.seq, BATCH_ROWS_MAX)
 
-    async def _remember(self, seq: int) -> None:
-        with contextlib.suppress(StoreError):  # then the rows come again, which handlers are made for
-            await self._store.advance(self.name, seq)
+    async def _remember(self, journal_id: UUID, seq: int) -> None:
+        """Not after a fork: `seq` would be a number of the journal before, and handlers are made for rows that repeat."""
+        with contextlib.suppress(StoreError):
+            if self._store.journal_id == journal_id:
+                await self._store.advance(self.name, seq)
 
     async def _deliver(self, row: JournalRow) -> None:
         handler = self._handlers.get(row.type)
@@ -109,7 +123,7 @@ class Subscription:
                 return await read()
             except StoreError as error:
                 self._log.debug("waits for the store: {error}", error=error.message)
-            await self._clock.sleep_until(self._clock.monotonic() + self._retry_max_s)
+            await self._clock.sleep_until(self._clock.monotonic() + STORE_RETRY_S)
 
 
 class Bus:
@@ -151,8 +165,9 @@ class Bus:
     def positions(self) -> Mapping[str, Position]:
         return {name: each.position for name, each in self._subscriptions.items()}
 
-    def caught_up(self) -> bool:
-        return all(each.position.seq >= self._head for each in self._subscriptions.values())
+    async def drained(self) -> None:
+        """Wait until every subscription has handled every row that is there."""
+        await asyncio.gather(*(each.drained() for each in self._subscriptions.values()))
 
     def _committed(self, seq: int) -> None:
         self._head = seq

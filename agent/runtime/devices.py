@@ -67,11 +67,10 @@ class DeviceManager:
             asyncio.create_task(each.run(), name=f"supervisor {name}") for name, each in self._supervisors.items()
         ]
 
-    async def rebuild(self) -> None:
+    def rebuild(self) -> None:
         """Every machine anew from the journal: the store has come back from a failure."""
         for each in self._supervisors.values():
             each.rebuild()
-        await asyncio.sleep(0)
 
     async def tidy(self) -> None:
         for each in self._supervisors.values():
@@ -81,15 +80,10 @@ class DeviceManager:
         """Names of devices whose loop has not turned for too long."""
         return [name for name, each in self._supervisors.items() if not each.turns()]
 
-    async def settle(self, still_open: Callable[[str], bool], timeout_s: float) -> list[str]:
-        """Wait until every device has taken its inhibit and has no note on its way; the names of those that did not
-        within `timeout_s`. `still_open(name)`: whether the journal holds an open record of the device."""
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + timeout_s
-        while True:
-            busy = [name for name in self._supervisors if self._busy(name, still_open)]
-            if not busy or loop.time() >= deadline:
-                return busy
+    async def settle(self, still_open: Callable[[str], bool]) -> None:
+        """Wait until every device has taken its inhibit and has no note on its way. `still_open(name)`: whether the
+        journal holds an open record of the device. The caller bounds the wait."""
+        while any(self._busy(name, still_open) for name in self._supervisors):  # noqa: ASYNC110 - drivers ring no bell
             await asyncio.sleep(SETTLE_STEP_S)
 
     async def stop(self) -> None:

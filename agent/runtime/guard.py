@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
@@ -13,7 +14,11 @@ from agent.domain.events import AcceptanceInhibited, AcceptanceResumed, Event
 from agent.store.ports import Reader, Store
 
 DISK_LOW, STORE_FAILED, CLOCK_ABSURD, COMMITS_SLOW = "disk_low", "store_failed", "clock_absurd", "commits_slow"
+JOURNAL_DAMAGED = "journal_damaged"
+REASONS = (DISK_LOW, STORE_FAILED, CLOCK_ABSURD, COMMITS_SLOW, JOURNAL_DAMAGED)
 STOPPING = "stopping"  # not journalled: `agent.stopped` says it
+
+ROWS_WAITING_MAX = 64  # rows kept for a store that is away; the oldest give way
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,18 +33,19 @@ class Trouble:
 class Guard:
     """Any reason inhibits every acceptor at once; when the last is gone they get back what their module wants.
 
-    Telling the devices comes first and needs no store; the journal is brought into step by `record_changes`, which
-    keeps what it could not write for the next time.
+    Telling the devices comes first and needs no store. The rows for the journal wait in a bounded queue until
+    `record_changes` could write them.
     """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._troubles: dict[str, Trouble] = {}
-        self._recorded: set[str] = set()
+        self._recorded: set[str] = set()  # reasons that the journal holds as inhibited once all waiting rows are in it
+        self._waiting: deque[Event] = deque(maxlen=ROWS_WAITING_MAX)
         self._listeners: list[Callable[[], None]] = []
 
     def subscribe(self, on_change: Callable[[], None]) -> None:
-        """`on_change` runs on the loop at every change between clear and not clear."""
+        """`on_change` runs on the loop at every change."""
         self._listeners.append(on_change)
 
     def is_clear(self) -> bool:
@@ -54,40 +60,38 @@ class Guard:
     def set(self, reason: str, detail: str, reference_us: int | None = None) -> None:
         if reason in self._troubles:
             return
-        was_clear = self.is_clear()
         self._troubles[reason] = Trouble(detail, self._clock.now_us(), reference_us)
-        logger.bind(reason=reason).error("no money is taken: {detail}", detail=detail)
-        if was_clear:
-            self._tell()
+        if reason != STOPPING:
+            logger.bind(reason=reason).error("no money is taken: {detail}", detail=detail)
+            if reason not in self._recorded:
+                self._waiting.append(AcceptanceInhibited(reason=reason, detail=detail, reference_us=reference_us))
+                self._recorded.add(reason)
+        self._tell()
 
     def lift(self, reason: str) -> None:
-        if self._troubles.pop(reason, None) is None:
-            return
-        logger.bind(reason=reason).info("cause gone: {reason}", reason=reason)
-        if self.is_clear():
+        known = self._troubles.pop(reason, None) is not None
+        if reason in self._recorded:
+            self._recorded.discard(reason)
+            self._waiting.append(AcceptanceResumed(reason=reason))
+        if known:
+            logger.bind(reason=reason).info("cause gone: {reason}", reason=reason)
             self._tell()
 
     def restore(self, reasons: Iterable[str]) -> None:
-        """What the journal says is inhibited: closed by the first `record_changes` if the cause is gone."""
-        self._recorded = set(reasons)
+        """What the journal holds as inhibited from an earlier run: `set` again or `lift`ed by the first checks."""
+        self._recorded |= set(reasons)
 
     async def record_changes(self, store: Store) -> None:
-        """Bring the journal into step; on `StoreError` it is tried again the next time."""
-        present = {name: trouble for name, trouble in self._troubles.items() if name != STOPPING}
-        events: list[Event] = [
-            AcceptanceInhibited(reason=name, detail=trouble.detail, reference_us=trouble.reference_us)
-            for name, trouble in present.items()
-            if name not in self._recorded
-        ]
-        events += [AcceptanceResumed(reason=name) for name in sorted(self._recorded - set(present))]
-        if not events:
-            return
-        try:
-            await store.record(events, actor="agent")
-        except StoreError as error:
-            logger.debug("the guard's change waits for the store: {error}", error=error.message)
-        else:
-            self._recorded = set(present)
+        """Write the waiting rows; on `StoreError` they wait for the next time."""
+        while self._waiting:
+            batch = list(self._waiting)
+            try:
+                await store.record(batch, actor="agent")
+            except StoreError as error:
+                logger.debug("rows of the guard wait for the store: {error}", error=error.message)
+                return
+            for _ in batch:
+                self._waiting.popleft()
 
     def _tell(self) -> None:
         for listener in self._listeners:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,20 +22,10 @@ class Every:
     job: Job
 
 
-@dataclass(frozen=True, slots=True)
-class Daily:
-    """`job` once a day at local time `hour`:`minute`; after a night without power it runs at the next."""
-
-    name: str
-    hour: int
-    minute: int
-    job: Job
-
-
 class Scheduler:
-    """Its library is imported in a thread after the agent is ready, for a start that waits for nothing it can do later."""
+    """Its library is imported in a thread once the agent is ready: the start waits for nothing that can come later."""
 
-    def __init__(self, jobs: list[Every | Daily]) -> None:
+    def __init__(self, jobs: Sequence[Every]) -> None:
         self._jobs = jobs
         self._scheduler: Any = None
 
@@ -44,11 +34,7 @@ class Scheduler:
         defaults = {"coalesce": True, "misfire_grace_time": None, "max_instances": 1}
         self._scheduler = module.AsyncIOScheduler(job_defaults=defaults)
         for each in self._jobs:
-            job = _told(each.name, each.job)
-            if isinstance(each, Every):
-                self._scheduler.add_job(job, "interval", seconds=each.seconds, id=each.name)
-            else:
-                self._scheduler.add_job(job, "cron", hour=each.hour, minute=each.minute, id=each.name)
+            self._scheduler.add_job(_told(each.name, each.job), "interval", seconds=each.seconds, id=each.name)
         self._scheduler.start()
 
     async def stop(self) -> None:

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 DeviceName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
-PORT_PATTERN = r"^(/\S+|usb:[0-9a-fA-F]{4}:[0-9a-fA-F]{4}(:\S+)?|tcp:\S+:\d{1,5}|pty:/\S+)$"
+_PORT = re.compile(r"/\S+|usb:[0-9a-fA-F]{4}:[0-9a-fA-F]{4}(:\S+)?|tcp:\S+:\d{1,5}|pty:/\S+")
+
+
+def _port(value: str) -> str:
+    if not _PORT.fullmatch(value):
+        raise ValueError(
+            "a port is a path or glob (/dev/serial/by-id/*CashCode*), usb:VID:PID[:SERIAL], or tcp:HOST:PORT"
+        )
+    return value
 
 
 class DeviceSettings(BaseModel):
@@ -16,9 +25,8 @@ class DeviceSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     protocol: str = Field(min_length=1, description="What it speaks, such as ccnet; `kiosk decode --help` lists all.")
-    port: str = Field(
-        pattern=PORT_PATTERN,
-        description="Where it hangs: a path or glob (/dev/serial/by-id/*CashCode*), usb:VID:PID[:SERIAL], tcp:HOST:PORT.",
+    port: Annotated[str, AfterValidator(_port)] = Field(
+        description="Where it hangs: a path or glob below /dev/serial/by-id, usb:VID:PID[:SERIAL], or tcp:HOST:PORT."
     )
     enabled: bool = Field(default=True, description="False: not opened, as if it were not configured.")
     settings: dict[str, Any] = Field(default_factory=dict, description="Settings of the protocol, see its folder.")

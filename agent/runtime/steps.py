@@ -28,6 +28,10 @@ STEPS = (
     "batch_read",
     "batch_sent",
     "batch_answered",
+    "snapshot_sealed",
+    "snapshot_recorded",
+    "blob_put",
+    "blob_recorded",
 )
 _BEFORE: dict[type[Event], str] = {NoteEscrowed: "escrow_received", NoteStacked: "stacked_received"}
 _AFTER: dict[type[Event], str] = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from loguru import logger
 
 from agent.domain.clock import Clock
 from agent.domain.errors import KioskError, ProtocolError, StoreError, TransportError
-from agent.domain.events import DeviceOffline, DeviceOnline, DeviceRecovered, Event, NoteStacked
+from agent.domain.events import DeviceFaulted, DeviceOffline, DeviceOnline, DeviceRecovered, Event, NoteStacked
 from agent.domain.ids import Randomness
 from agent.runtime import record as records
 from agent.runtime.checks import CommitWatch
@@ -27,6 +28,7 @@ OpenLink = Callable[[], Awaitable[Link]]
 MakeDriver = Callable[[Link, Emit, list[Event]], Driver]
 """(link, emit, events of the open records) → the driver with its machine."""
 WELL = (DeviceState.READY, DeviceState.ACTIVE)
+HARMLESS = (DeviceOnline, DeviceOffline, DeviceFaulted, DeviceRecovered)  # told again by the next driver
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,7 +116,6 @@ class Supervisor:
             except (TransportError, ProtocolError) as error:
                 await self._lost(error.message)
             except StoreError as error:
-                self._around.commits.failed(error)
                 self._log.warning("driver stopped, the store failed: {reason}", reason=error.message)
             except KioskError as error:
                 await self._lost(f"{error.code}: {error.message}")
@@ -128,7 +129,9 @@ class Supervisor:
             self.reopened += 1
 
     def rebuild(self) -> None:
-        """Start the driver over, its machine built anew from the journal."""
+        """Start the driver over, its machine built anew from the journal; from now on the old one gets no verbs."""
+        if self.acceptor:
+            self.acceptor.detach()
         self._rebuild.set()
 
     async def tidy(self) -> None:
@@ -148,9 +151,13 @@ class Supervisor:
         self._turn()
         link = _Watched(await self._open_link(), self._turn, self._written)
         try:
-            history = await asyncio.to_thread(self._past_of_device)
-            driver = self._make_driver(link, self._emit, history)
-            self._driver = driver
+            try:
+                history = await asyncio.to_thread(self._past_of_device)
+            except StoreError:
+                self._driver = blind = self._make_driver(link, self._refuse, [])
+                await self._until_rebuild(blind, self._around.settings.reopen_max_ms / 1000)
+                return
+            self._driver = driver = self._make_driver(link, self._emit, history)
             if self.acceptor and isinstance(driver, NoteAcceptor):
                 self.acceptor.attach(driver)
             await self._until_rebuild(driver)
@@ -161,18 +168,27 @@ class Supervisor:
             with contextlib.suppress(TransportError):
                 await link.close()
 
-    async def _until_rebuild(self, driver: Driver) -> None:
-        running = asyncio.create_task(driver.run(), name=f"driver {self.name}")
-        asked = asyncio.create_task(self._rebuild.wait(), name=f"rebuild {self.name}")
+    async def _until_rebuild(self, driver: Driver, limit_s: float = math.inf) -> None:
+        """Run the driver until it raises, a rebuild is asked for, or `limit_s` are over."""
+        tasks = [
+            asyncio.create_task(driver.run(), name=f"driver {self.name}"),
+            asyncio.create_task(self._asked(), name=f"rebuild {self.name}"),
+        ]
+        if limit_s < math.inf:
+            limit = self._around.clock.sleep_until(self._around.clock.monotonic() + limit_s)
+            tasks.append(asyncio.create_task(limit, name=f"limit {self.name}"))
         try:
-            await asyncio.wait({running, asked}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
             self._was_well = driver.info().state in WELL
-            for task in (running, asked):
+            for task in tasks:
                 task.cancel()
-            results = await asyncio.gather(running, asked, return_exceptions=True)
+            results = await asyncio.gather(*tasks, return_exceptions=True)
         if isinstance(results[0], Exception):
             raise results[0]
+
+    async def _asked(self) -> None:
+        await self._rebuild.wait()
 
     def _past_of_device(self) -> list[Event]:
         with self._around.store.read() as reader:
@@ -220,15 +236,17 @@ class Supervisor:
             elif isinstance(event, DeviceOffline):
                 self._tell_loss(event.reason)
 
+    async def _refuse(self, events: Sequence[Event]) -> None:
+        """Without a store a driver still runs, for one purpose: to tell its device to take nothing. It has no past and
+        gets no verbs, and whatever concerns money ends it here, so that nothing is acknowledged."""
+        if not all(isinstance(event, HARMLESS) for event in events):
+            raise StoreError("the store is away; the device repeats this when it is back")
+
     async def _commit(self, events: Sequence[Event]) -> None:
         """One transaction for all events of one reply; everything about one note carries the note's id as trace."""
         trace_id = next((found for event in events if (found := event.record())), "")
         started = self._around.clock.monotonic()
-        try:
-            rows = await self._around.store.record(events, actor=f"device:{self.name}", trace_id=trace_id)
-        except StoreError as error:
-            self._around.commits.failed(error)
-            raise
+        rows = await self._around.store.record(events, actor=f"device:{self.name}", trace_id=trace_id)
         self._around.commits.took(self._around.clock.monotonic() - started)
         self._record.committed(events, rows[-1].occurred_at)
         for row in rows:
