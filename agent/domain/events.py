@@ -262,7 +262,9 @@ class DoubtResolved(Event):
     """A person decided. `outcome`: `stacked` (the note is in the box: `amount` is now owed for `payment_id`),
     `returned` (the customer has it), or `explained` (already booked by journal row `explained_by_seq`).
 
-    `doubted` is what the doubt had named; `amount` what the person found (they differ when the value was unknown)."""
+    `doubted` is what the doubt had named; `amount` what the person found (they differ when the value was unknown).
+    An `explained` doubt has an `amount` only when that row was nobody's money and is now the payment's: it moves from
+    `unattributed` to the customer."""
 
     TYPE: ClassVar[str] = "cash.doubt.resolved"
     doubt_id: str

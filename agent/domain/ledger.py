@@ -42,13 +42,24 @@ class Entry:
 
 
 def entries_for(event: ev.Event, pending: Iterable[Entry] = ()) -> tuple[Entry, ...]:
-    """Entries of one event. `pending` are the open pending entries of its record (`event.record()`).
+    """Entries of one event. `pending` are the open pending entries of the transfer it settles.
 
     Raises `UnbalancedEntries` if they do not sum to zero per currency and state group: a defect, checked in production.
     """
     entries = tuple(_rules(event, tuple(pending)))
     check_balanced(entries)
     return entries
+
+
+def settled_transfer(event: ev.Event) -> str | None:
+    """Id of the transfer whose open pending entries `event` may void; None when its kind voids none."""
+    match event:
+        case ev.NoteStacked() | ev.NoteReturned():
+            return event.note_id
+        case ev.DoubtOpened() | ev.DoubtResolved():
+            return event.doubt_id
+        case _:
+            return None
 
 
 def check_balanced(entries: Iterable[Entry]) -> None:
@@ -89,6 +100,8 @@ def _rules(event: ev.Event, pending: tuple[Entry, ...]) -> list[Entry]:
             if event.outcome == "stacked" and event.amount is not None:
                 source = UNATTRIBUTED if event.payment_id is None else CUSTOMER
                 posted = _transfer(State.POSTED, source, stacker_of(event.device), event.amount, event.doubt_id)
+            elif event.outcome == "explained" and event.amount is not None and event.payment_id is not None:
+                posted = _transfer(State.POSTED, CUSTOMER, UNATTRIBUTED, event.amount, event.doubt_id)
             return _void(pending) + posted
         case ev.ClaimIssued():
             return _transfer(State.POSTED, OWED, CUSTOMER, event.amount, event.claim_id)

@@ -100,7 +100,7 @@ def apply(payment: Payment, event: ev.Event) -> Payment:
             return replace(payment, in_doubt=_add(payment.in_doubt, event.amount))
         case ev.DoubtResolved():
             freed = None if event.doubted is None else -event.doubted
-            found = event.amount if event.outcome == "stacked" else None
+            found = event.amount if event.outcome in ("stacked", "explained") else None
             return replace(payment, in_doubt=_add(payment.in_doubt, freed), collected=_add(payment.collected, found))
         case ev.ClaimIssued():
             return replace(payment, claimed=_add(payment.claimed, event.amount))
