@@ -27,7 +27,7 @@ def resolution(reader: Reader, doubt_id: str, request: ResolveIn) -> ev.DoubtRes
     if request.outcome == "stacked":
         amount = _found(reader, doubt, doubted, request)
     elif request.outcome == "explained":
-        amount = _explained(reader, doubt, request)
+        amount = _explained(reader, doubt, doubted, request)
     return ev.DoubtResolved(
         doubt_id=doubt_id,
         device=doubt["device"],
@@ -55,15 +55,19 @@ def _found(reader: Reader, doubt: Row, doubted: Money | None, request: ResolveIn
     return amount
 
 
-def _explained(reader: Reader, doubt: Row, request: ResolveIn) -> Money | None:
+def _explained(reader: Reader, doubt: Row, doubted: Money | None, request: ResolveIn) -> Money | None:
     """What the explaining row adds to the payment: its value when it was booked for nobody, else nothing."""
-    if request.explained_by_seq is None:
+    seq = request.explained_by_seq
+    if seq is None:
         raise ExplanationInvalid("name the journal row that booked this money: explained_by_seq")
-    rows = reader.rows(request.explained_by_seq - 1, 1)
+    rows = reader.rows(seq - 1, 1)
     event = wire.event_of(rows[0]) if rows else None
     if not isinstance(event, ev.NoteStacked) or event.device != doubt["device"]:
-        raise ExplanationInvalid(
-            f"row {request.explained_by_seq} is not a note stacked by {doubt['device']}",
-            explained_by_seq=request.explained_by_seq,
-        )
-    return None
+        raise ExplanationInvalid(f"row {seq} is not a note stacked by {doubt['device']}", explained_by_seq=seq)
+    if queries.explained_by(reader, seq) is not None:
+        raise ExplanationInvalid(f"row {seq} explains another doubt already", explained_by_seq=seq)
+    if event.payment_id not in (None, doubt["payment_id"]):
+        raise ExplanationInvalid(f"row {seq} belongs to payment {event.payment_id}", explained_by_seq=seq)
+    if doubted is not None and event.value != doubted:
+        raise AmountDiffers(f"the doubt is about {doubted}, row {seq} about {event.value}")
+    return event.value if event.payment_id is None and doubt["payment_id"] is not None else None

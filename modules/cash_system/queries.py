@@ -75,8 +75,8 @@ def unsettled_foreign(reader: Reader, payment: Payment) -> tuple[Money, ...]:
     rows = reader.all(
         "SELECT currency, SUM(minor) AS minor FROM ("
         " SELECT currency, value_minor AS minor FROM notes WHERE payment_id = ?1 AND state = 'stacked'"
-        " UNION ALL SELECT found_currency, found_minor FROM doubts WHERE payment_id = ?1 AND outcome = 'stacked'"
-        "  AND id NOT IN (SELECT id FROM notes WHERE payment_id = ?1)"
+        " UNION ALL SELECT found_currency, found_minor FROM doubts WHERE payment_id = ?1 AND found_minor IS NOT NULL"
+        "  AND id NOT IN (SELECT id FROM notes WHERE payment_id = ?1 AND state = 'stacked')"
         " UNION ALL SELECT currency, -amount_minor FROM claims WHERE payment_id = ?1"
         ") WHERE currency <> ?2 GROUP BY currency HAVING SUM(minor) > 0 ORDER BY currency",
         payment.id,
@@ -119,6 +119,11 @@ def doubt(reader: Reader, doubt_id: str) -> Row:
     if row is None:
         raise NotFound(f"there is no doubt {doubt_id}", doubt_id=doubt_id)
     return row
+
+
+def explained_by(reader: Reader, seq: int) -> Row | None:
+    """The doubt that this journal row explains; each row explains at most one."""
+    return reader.one("SELECT * FROM doubts WHERE explained_by_seq = ?", seq)
 
 
 def unit_contents(reader: Reader) -> list[Row]:
