@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ARRAY, BigInteger, Column, DateTime, Index, LargeBinary, SmallInteger, Text, func, text
+from sqlalchemy import BigInteger, Column, DateTime, Index, LargeBinary, SmallInteger, Text, func, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Field, SQLModel
 
@@ -170,7 +170,8 @@ class Claim(Keyed, table=True):
 
 
 class Doubt(Keyed, table=True):
-    """`found_*` is what the person who resolved it found; both pairs may be null: even the value was unknown."""
+    """`found_*` is what the person who resolved it found; both pairs may be null: even the value was unknown.
+    `evidence` holds the last frames, one a line."""
 
     __tablename__ = "doubts"
     __table_args__ = (Index("doubts_payment", "kiosk_id", "payment_id"),)
@@ -181,7 +182,7 @@ class Doubt(Keyed, table=True):
     amount_minor: int | None = _big()
     currency: str | None = _text(None)
     reason: str = _text()
-    evidence: list[str] = Field(sa_column=Column(ARRAY(Text), nullable=False, server_default=text("'{}'")))
+    evidence: str = _text()
     opened_us: int | None = _big()
     outcome: str | None = _text(None)
     found_minor: int | None = _big()
