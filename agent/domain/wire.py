@@ -46,9 +46,13 @@ EVENT_TYPES: dict[str, type[Event]] = {
 }
 _FIELDS = {cls: tuple(field.name for field in fields(cls)) for cls in EVENT_TYPES.values()}
 _HINTS: dict[type[Any], dict[str, Any]] = {}
+_SCALARS = frozenset({str, int, bool, type(None)})
+_to_json = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode
 
 
 def _plain(value: object) -> Any:
+    if type(value) in _SCALARS:  # nearly all of them, and encoding is on the writer thread's path
+        return value
     if isinstance(value, Money):
         return {"amount_minor": value.minor, "currency": value.currency}
     if isinstance(value, tuple):
@@ -61,7 +65,7 @@ def _plain(value: object) -> Any:
 def encode(event: Event) -> bytes:
     """The body of the event's journal row."""
     plain = {name: _plain(getattr(event, name)) for name in _FIELDS[type(event)]}
-    return json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    return _to_json(plain).encode()
 
 
 def decode(type_: str, body: bytes) -> Event:
