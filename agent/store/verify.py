@@ -11,11 +11,11 @@ import apsw
 from agent.domain import events as ev
 from agent.domain.chain import JournalRow, first_break, genesis_hash
 from agent.domain.errors import UnbalancedEntries
-from agent.domain.ledger import Entry, State, entries_for
+from agent.domain.ledger import Entry, State, entries_for, settled_transfer
 from agent.domain.wire import event_of
 from agent.store.connection import query
 from agent.store.errors import DISK_ERRORS
-from agent.store.ledger import STATES, transfer_of
+from agent.store.ledger import STATES
 from agent.store.reader import COLUMNS, SqlReader, row_of
 from agent.store.rebuild import Progress, epoch_rows, history_length, ignore_progress
 from agent.store.witness import Seen
@@ -149,7 +149,7 @@ class _Derived:
             self._progress(self._done, self._total)
 
     def _post(self, epoch: int, seq: int, event: ev.Event) -> None:
-        transfer = transfer_of(event)
+        transfer = settled_transfer(event)
         try:
             entries = entries_for(event, self._pending.get(transfer, ()) if transfer is not None else ())
         except UnbalancedEntries as error:
@@ -158,13 +158,11 @@ class _Derived:
         if not entries:
             return
         self._entries[epoch, seq] = entries
-        if transfer is None:
-            return
-        if any(entry.state is State.VOIDED for entry in entries):
+        if transfer is not None:
             self._pending.pop(transfer, None)
         waiting = tuple(entry for entry in entries if entry.state is State.PENDING)
         if waiting:
-            self._pending[transfer] = waiting
+            self._pending[waiting[0].transfer_id] = waiting
 
     def compare(self, connection: apsw.Connection) -> list[Damage]:
         """The first difference of each kind."""
