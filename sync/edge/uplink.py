@@ -21,6 +21,7 @@ from agent.domain.ids import Randomness
 from agent.store.ports import Store
 from sync import envelope as wire
 from sync.edge.backoff import Backoff, Bell, told_s
+from sync.edge.chapters import Chapter, past
 from sync.edge.client import Office
 from sync.edge.fork import common_seq
 from sync.edge.identity import Identity
@@ -34,17 +35,22 @@ SPLITS = frozenset({wire.Refusal.BATCH_TOO_LARGE, wire.Refusal.MALFORMED_BATCH, 
 PASSING = frozenset({wire.Refusal.GAP, wire.Refusal.FORK, wire.Refusal.TOKEN_INVALID})
 """Refusals that a fresh watermark (which finds a true fork) or a fresh token cures; no alarm unless they stay."""
 PASSING_MAX = 3
+GIVE_UP = frozenset({wire.Refusal.FORK, wire.Refusal.JOURNAL_SUPERSEDED})
+"""Refusals of a past journal's rows: it was continued by a clone of ours; the present journal goes on."""
 ROW_TOO_LARGE = "row_too_large"
 JOURNAL_DAMAGED = "journal_damaged"
 
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """What the office has, as it said itself last."""
+    """What the office has of a journal, as it said itself last."""
 
-    journal_id: UUID
+    chapter: Chapter
     seq: int
     hash: bytes
+
+    def named_by(self, mark: wire.Watermark) -> bool:
+        return (mark.journal_id, mark.seq, mark.hash) == (str(self.chapter.journal_id), self.seq, self.hash.hex())
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +93,7 @@ class Uplink:
         self._commits = Bell(clock)
         self._position: Position | None = None
         self._offered: Load | None = None
+        self._given_up: set[UUID] = set()
         self._rows_max = settings.batch_rows
         self._forked_in_vain = False
         self._beat_at = clock.monotonic()
@@ -149,6 +156,9 @@ class Uplink:
         if self._position is None:
             self._position = await self._agree()
         load = self._offered = await asyncio.to_thread(self._load, self._position)
+        if load is None and self._position.chapter.epoch is not None:
+            self._position = None  # a past journal is whole at the office: look again what is next
+            return True
         if load is None:
             self._caught_up()
             return False
@@ -156,13 +166,13 @@ class Uplink:
         sent = (lambda: self._step("batch_sent")) if self._on_step else None
         answer = await self._office.ingest(load.body, load.signature, trace_id=load.trace_id, sent=sent)
         self._step("batch_answered")
-        self._position = load.last if _names(answer.watermark, load.last) else None
+        self._position = load.last if load.last.named_by(answer.watermark) else None
         self._arrived(load, answer)
         return True
 
     def _load(self, position: Position) -> Load | None:
         """Rows after `position`, packed and signed; None when there are none. Runs off the event loop."""
-        rows = self._read(position.seq)
+        rows = self._read(position)
         if not rows:
             return None
         if rows[0].prev_hash != position.hash or rows[0].seq != position.seq + 1:
@@ -170,22 +180,23 @@ class Uplink:
                 f"row {position.seq + 1} does not continue row {position.seq}; run `kiosk journal verify`",
                 reason=JOURNAL_DAMAGED,
             )
-        body = wire.pack(self._identity.kiosk_id, position.journal_id, rows)
+        chapter, kiosk_id = position.chapter, self._identity.kiosk_id
+        body = wire.pack(kiosk_id, chapter.journal_id, rows)
         while len(body) > wire.COMPRESSED_BYTES_MAX and len(rows) > 1:
             rows = rows[: len(rows) // 2]
-            body = wire.pack(self._identity.kiosk_id, position.journal_id, rows)
-        last = Position(position.journal_id, rows[-1].seq, rows[-1].hash)
+            body = wire.pack(kiosk_id, chapter.journal_id, rows)
+        last = Position(chapter, rows[-1].seq, rows[-1].hash)
         signature = self._identity.sign(wire.SIGNATURE_CONTEXT + body)
         return Load(rows[0].seq, last, len(rows), body, signature, rows[-1].trace_id)
 
-    def _read(self, after: int) -> list[JournalRow]:
+    def _read(self, position: Position) -> list[JournalRow]:
         """Consecutive rows within the row and byte budgets, but always one."""
         rows: list[JournalRow] = []
         size = 0
         with self._store.read() as reader:
             while len(rows) < self._rows_max:
                 wanted = min(READ_AT_ONCE, self._rows_max - len(rows))
-                chunk = reader.rows(after + len(rows), wanted)
+                chunk = position.chapter.rows(reader, position.seq + len(rows), wanted)
                 for row in chunk:
                     size += _plain_bytes(row)
                     if rows and size > self._settings.batch_kib * 1024:
@@ -202,7 +213,8 @@ class Uplink:
         self._away.reset()
         self._refusals.reset()
         self._forked_in_vain = False
-        self._progress.watermark_seq = load.last.seq if self._position else None
+        if load.last.chapter.epoch is None:
+            self._progress.watermark_seq = load.last.seq if self._position else None
         logger.bind(seq=load.last.seq, rows=load.count, new=answer.accepted).debug("rows arrived at the office")
         self._accepted()
 
@@ -217,24 +229,50 @@ class Uplink:
 
     async def _agree(self) -> Position:
         """Where to go on, in a journal that the office's history is the beginning of. May fork."""
-        journal_id = self._store.journal_id
-        mark = await self._office.watermark(journal_id)
-        self._progress.contact(self._clock.monotonic())
-        if mark.journal_id != str(journal_id) or mark.seq == 0:
-            self._progress.watermark_seq = 0
-            return Position(journal_id, 0, genesis_hash(journal_id))
-        own = await asyncio.to_thread(self._own_hash, mark.seq)
+        present = Chapter(self._store.journal_id)
+        mark = await self._mark(present)
+        self._progress.watermark_seq = mark.seq
+        if mark.seq == 0:
+            return await self._missing_past() or Position(present, 0, genesis_hash(present.journal_id))
+        own = await asyncio.to_thread(self._own_hash, present, mark.seq)
         if own is not None and own.hex() == mark.hash:
-            self._progress.watermark_seq = mark.seq
-            return Position(journal_id, mark.seq, own)
+            return Position(present, mark.seq, own)
         why = "the office has another history of this journal" if own else "the office is ahead of us"
         await self._fork(why, below=mark.seq)
         return await self._agree()
 
-    def _own_hash(self, seq: int) -> bytes | None:
+    async def _missing_past(self) -> Position | None:
+        """Where to begin in a past journal whose end the office lacks (it was put back to a backup); None: it has all.
+
+        A past journal of which the office has another history is left alone: its alarms are the office's own.
+        """
+        missing = None
+        for chapter in reversed(await asyncio.to_thread(self._past)):
+            mark = await self._mark(chapter)
+            if mark.seq >= (chapter.last_seq or 0):
+                break
+            own = await asyncio.to_thread(self._own_hash, chapter, mark.seq)
+            if chapter.journal_id in self._given_up or own is None or own.hex() != mark.hash:
+                break
+            missing = Position(chapter, mark.seq, own)
+            if mark.seq > 0:
+                break
+        return missing
+
+    async def _mark(self, chapter: Chapter) -> wire.Watermark:
+        mark = await self._office.watermark(chapter.journal_id)
+        self._progress.contact(self._clock.monotonic())
+        if mark.journal_id != str(chapter.journal_id):
+            raise CentreUnavailable(f"asked about journal {chapter.journal_id}, the office answered about another")
+        return mark
+
+    def _past(self) -> list[Chapter]:
         with self._store.read() as reader:
-            rows = reader.rows(seq - 1, 1)
-        return rows[0].hash if rows and rows[0].seq == seq else None
+            return past(reader)
+
+    def _own_hash(self, chapter: Chapter, seq: int) -> bytes | None:
+        with self._store.read() as reader:
+            return chapter.hash_at(reader, seq)
 
     async def _fork(self, why: str, *, below: int | None = None) -> None:
         """Go on in a new journal after the last row that the office's history and ours share: an alarm, not a loss.
@@ -273,6 +311,12 @@ class Uplink:
 
     async def _refused(self, error: BatchRefused) -> float:
         reason, offered = str(error.details.get("reason", "")), self._offered
+        if offered and offered.last.chapter.epoch is not None and reason in GIVE_UP:
+            self._given_up.add(offered.last.chapter.journal_id)
+            logger.bind(code=reason, journal=str(offered.last.chapter.journal_id)).error(
+                "the end of a past journal is not taken: {}", error.message
+            )
+            return self._settings.retry_min_s
         if reason in SPLITS and offered and offered.count > 1:
             self._rows_max = offered.count // 2
             return self._settings.retry_min_s
@@ -312,14 +356,16 @@ class Uplink:
         low, high = HEARTBEAT_BOUNDS_S
         self._beat_at = now + min(max(answer.next_in_s, low), high)
         self._progress.contact(self._clock.monotonic())
-        if before and not _names(answer.watermark, before):  # put back from a backup while we were idle
+        if (
+            before and before.chapter.epoch is None and not before.named_by(answer.watermark)
+        ):  # put back from a backup while we were idle
             self._position = None
             self._commits.ring()
 
     def _beat(self, position: Position | None) -> wire.Heartbeat:
         with self._store.read() as reader:
             head, _ = reader.head()
-            unsent = reader.rows(position.seq, 1) if position else []
+            unsent = position.chapter.rows(reader, position.seq, 1) if position else []
         return wire.Heartbeat(
             str(self._store.journal_id),
             head,
@@ -332,10 +378,6 @@ class Uplink:
     def _step(self, name: str) -> None:
         if self._on_step:
             self._on_step(name)
-
-
-def _names(mark: wire.Watermark, position: Position) -> bool:
-    return (mark.journal_id, mark.seq, mark.hash) == (str(position.journal_id), position.seq, position.hash.hex())
 
 
 def _plain_bytes(row: JournalRow) -> int:
