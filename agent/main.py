@@ -1,7 +1,7 @@
 """Composition root: the only file that knows everyone. Nothing is read or opened before the lifespan.
 
-`uvicorn agent.main:app --host 127.0.0.1 --port 8005` works as it is; `kiosk agent` does the same with the settings' host
-and port and with systemd.
+`uvicorn agent.main:app --host 127.0.0.1 --port 8005` works as it is; `kiosk agent` does the same with the settings'
+host and port and with systemd.
 """
 
 from __future__ import annotations
@@ -267,10 +267,10 @@ def _driver_settings(name: str, model: type[BaseModel], given: Mapping[str, Any]
     try:
         return model.model_validate(given)
     except ValidationError as error:
-        problems = [
-            f"devices.{name}.settings.{'.'.join(map(str, each['loc']))}: {each['input']!r} is not possible: {each['msg']}"
-            for each in error.errors()
-        ]
+        problems = []
+        for each in error.errors():
+            key = ".".join(["devices", name, "settings", *map(str, each["loc"])])
+            problems.append(f"{key}: {each['input']!r} is not possible: {each['msg']}")
         raise ConfigError("\n".join(problems)) from error
 
 

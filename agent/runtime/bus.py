@@ -82,7 +82,7 @@ class Subscription:
             return reader.rows(self.position.seq, BATCH_ROWS_MAX)
 
     async def _remember(self, journal_id: UUID, seq: int) -> None:
-        """Not after a fork: `seq` would be a number of the journal before, and handlers are made for rows that repeat."""
+        """Not after a fork: `seq` would be a number of the journal before, and rows may repeat anyway."""
         with contextlib.suppress(StoreError):
             if self._store.journal_id == journal_id:
                 await self._store.advance(self.name, seq)
