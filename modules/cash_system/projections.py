@@ -128,7 +128,8 @@ def _request_stack(tx: ProjectionWriter, row: JournalRow, event: ev.StackRequest
 
 def _request_return(tx: ProjectionWriter, row: JournalRow, event: ev.ReturnRequested) -> None:
     tx.execute(
-        "UPDATE notes SET state = 'return_requested', payment_id = ?, reason = ?, last_us = ? WHERE id = ?",
+        "UPDATE notes SET state = 'return_requested', payment_id = coalesce(?, payment_id), reason = ?, last_us = ?"
+        " WHERE id = ?",
         event.payment_id,
         event.reason,
         row.occurred_at,

@@ -53,11 +53,11 @@ def _payments(router: APIRouter, service: CashService, context: Context) -> None
         service.follow()
         return response
 
-    @router.get("/payments", dependencies=anyone)
+    @router.get("/payments", dependencies=[Depends(context.require(*STAFF))])
     async def list_payments(
         limit: Limit = 50, before: Before = None, state: PaymentState | None = None
     ) -> list[PaymentOut]:
-        """Newest first."""
+        """Newest first. Only for staff: each payment names its claims, whose codes are worth money."""
         return service.payments(limit, before, state)
 
     @router.get("/payments/current", dependencies=anyone)

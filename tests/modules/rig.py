@@ -72,6 +72,14 @@ class HandClock:
             if deadline <= self._monotonic and not woken.done():
                 woken.set_result(None)
 
+    async def quiet(self) -> None:
+        """Return when the timer task sleeps again: it has done all that this moment asked for."""
+        for _ in range(20_000):
+            await asyncio.sleep(0.0005)
+            if any(not woken.done() for _, woken in self._sleepers):
+                return
+        raise AssertionError("the timers never came to rest")
+
     def jump(self, seconds: float) -> None:
         """The wall clock is set; time itself goes on as before."""
         self.wall_us += round(seconds * 1_000_000)
@@ -90,6 +98,7 @@ class HandAcceptor:
         self.told: list[tuple[str, str, str | None]] = []  # (verb, note, payment)
         self.box: Counter[Money] = Counter()
         self.returned: Counter[Money] = Counter()
+        self.unreported: list[Event] = []  # happened, and not acknowledged by the host yet: said again after a cut
 
     def enable(self, notes: frozenset[Money] | None = None) -> None:
         self.enabled = notes
@@ -158,7 +167,11 @@ class Rig:
         self.store = await asyncio.to_thread(
             SqliteStore.open,
             StoreSettings(
-                directory=self.folder, wal_size_mib=0.25, reserve_mib=0, disk_critical_mib=0, disk_low_mib=0.001,
+                directory=self.folder,
+                wal_size_mib=0.25,
+                reserve_mib=0,
+                disk_critical_mib=0,
+                disk_low_mib=0.001,
                 disk_resume_mib=0.002,
             ),
             clock=self.clock,
@@ -166,7 +179,11 @@ class Rig:
             projections=[CashProjection()],
         )
         context = Context(
-            store=self.store, clock=self.clock, randomness=self.randomness, devices=self.devices, require=require,
+            store=self.store,
+            clock=self.clock,
+            randomness=self.randomness,
+            devices=self.devices,
+            require=require,
             once=_no_http,
         )
         self.parts = build(context, self.settings)
@@ -213,8 +230,7 @@ class Rig:
         while left > 0:
             self.clock.forward(min(left, step))
             left -= step
-            for _ in range(5):
-                await asyncio.sleep(0.001)
+            await self.clock.quiet()
             await self.pump()
 
     async def record(self, *events: Event, actor: str = "device:cashcode") -> None:
@@ -266,8 +282,15 @@ class Rig:
         note_id = str(uuid7(self.clock.now_us() // 1000, self.randomness(10)))
         value = Money(minor, currency) if minor else None
         device.escrow = (note_id, value)
-        await self.record(ev.NoteEscrowed(device=device.name, note_id=note_id, value=value, note_code=1))
+        await self.report(device, ev.NoteEscrowed(device=device.name, note_id=note_id, value=value, note_code=1))
         return note_id
+
+    async def report(self, device: HandAcceptor, *events: Event) -> None:
+        """The device says it until the host has it on the disk."""
+        device.unreported = list(events)
+        await self.store.record(events, actor=f"device:{device.name}", trace_id=events[0].record() or "")
+        device.unreported = []
+        await self.pump()
 
     async def obey(self, acceptor: HandAcceptor | None = None) -> str | None:
         """The device does what it was told with the note in escrow; returns the verb."""
@@ -282,7 +305,7 @@ class Rig:
         else:
             if value is not None:
                 device.returned[value] += 1
-            await self.record(ev.NoteReturned(device=device.name, note_id=note_id, value=value))
+            await self.report(device, ev.NoteReturned(device=device.name, note_id=note_id, value=value))
         return verb
 
     async def stacked(
@@ -291,7 +314,8 @@ class Rig:
         """The credit point, and the device moves on."""
         device = device or self.acceptor
         device.box[value] += 1
-        await self.record(
+        await self.report(
+            device,
             ev.NoteStacked(device=device.name, note_id=note_id, value=value, note_code=1, payment_id=payment_id),
             ev.CreditAcknowledged(device=device.name, note_id=note_id),
         )
@@ -309,11 +333,16 @@ class Rig:
         device.escrow = None
         if in_box and value is not None:
             device.box[value] += 1
-        await self.record(
+        await self.report(
+            device,
             ev.DoubtOpened(
-                device=device.name, doubt_id=note_id, amount=value, payment_id=payment_id, reason="idle_after_stack",
+                device=device.name,
+                doubt_id=note_id,
+                amount=value,
+                payment_id=payment_id,
+                reason="idle_after_stack",
                 evidence=("host 02 STACK", "device 02 IDLING"),
-            )
+            ),
         )
         return note_id
 
@@ -361,7 +390,9 @@ class Rig:
             if not row["open"]:
                 assert row["collected_minor"] == row["claimed_minor"] + row["paid_minor"], dict(row)
                 assert row["state"] != "completed" or row["paid_minor"] > 0
-        assert units == {key: balances[key][0] for key in balances if key[0].startswith("stacker:") and balances[key][0]}
+        assert units == {
+            key: balances[key][0] for key in balances if key[0].startswith("stacker:") and balances[key][0]
+        }
 
 
 def service_of(method: Callable[..., Any] | None) -> CashService:

@@ -126,8 +126,13 @@ async def test_an_unknown_amount_is_named_by_the_person(tmp_path: Path) -> None:
         await r.cancel(payment)
         await r.record(
             ev.DoubtOpened(
-                device="cashcode", doubt_id="d", amount=None, payment_id=payment, reason="unknown_value",
-                evidence=(), awaits_ack=True,
+                device="cashcode",
+                doubt_id="d",
+                amount=None,
+                payment_id=payment,
+                reason="unknown_value",
+                evidence=(),
+                awaits_ack=True,
             )
         )
         with pytest.raises(errors.AmountNeeded):
@@ -163,7 +168,11 @@ async def test_a_doubt_of_nobody_is_resolved_without_a_claim(tmp_path: Path) -> 
     async with rig(tmp_path) as r:
         await r.record(
             ev.DoubtOpened(
-                device="cashcode", doubt_id="d", amount=Money(500, "EUR"), payment_id=None, reason="power_cut",
+                device="cashcode",
+                doubt_id="d",
+                amount=Money(500, "EUR"),
+                payment_id=None,
+                reason="power_cut",
                 evidence=(),
             )
         )

@@ -70,24 +70,18 @@ async function call(method, path, { body, key, fresh = false } = {}) {
  * Events from the agent's journal, for ever. The browser resumes by itself after a break (`Last-Event-ID`); a stream
  * that it gave up is opened anew. `heard(type, data)` gets every message, `line(up)` every change of the line.
  */
-export function listen(types, heard, line) {
-  let source;
-  const take = (message) => {
+export function listen(heard, line) {
+  const source = new EventSource(`${ROOT}/events`);
+  source.onopen = () => line(true);
+  source.onmessage = (message) => {
     const event = JSON.parse(message.data);
-    heard(event.type || message.type, event.data || {});
+    heard(event.type, event.data);
   };
-  const open = () => {
-    source = new EventSource(`${ROOT}/events`);
-    source.onopen = () => line(true);
-    source.onmessage = take;
-    for (const type of types) source.addEventListener(type, take);
-    source.onerror = async () => {
-      line(false);
-      if (source.readyState !== EventSource.CLOSED) return;
-      await sleep(RETRY_MS);
-      await refresh().catch(() => {});
-      open();
-    };
+  source.onerror = async () => {
+    line(false);
+    if (source.readyState !== EventSource.CLOSED) return;
+    await sleep(RETRY_MS);
+    await refresh().catch(() => {});
+    listen(heard, line);
   };
-  open();
 }

@@ -11,14 +11,6 @@ const NOTICE_MS = 6000;
 const LOST_AFTER_MS = 1500;
 const LOOK_AGAIN_MS = 10000;
 const RESULT_S = { plain: 20, claim: 120 };
-const EVENTS = [
-  "snapshot", "cash.note.escrowed", "cash.note.return_requested", "cash.note.rejected", "cash.note.stacked",
-  "cash.note.returned", "cash.doubt.opened", "cash.doubt.resolved", "cash.claim.issued", "cash.payment.created",
-  "cash.payment.extended", "cash.payment.completion_started", "cash.payment.change_started", "cash.payment.completed",
-  "cash.payment.cancel_requested", "cash.payment.cancelled", "cash.payment.expiry_started", "cash.payment.expired",
-  "cash.payment.failed", "device.came_online", "device.went_offline", "device.faulted", "device.recovered",
-  "agent.acceptance_inhibited", "agent.acceptance_resumed",
-];
 
 const $ = (id) => document.getElementById(id);
 const state = {
@@ -370,7 +362,7 @@ async function main() {
   speak(state.lang);
   await signIn().catch(() => lineIs(false));
   await look();
-  listen(EVENTS, heard, (up) => { lineIs(up); look(); });
+  listen(heard, (up) => { lineIs(up); look(); });
   let looked = performance.now();
   for (;;) {
     await sleep(250);
