@@ -85,3 +85,10 @@ class ExplanationInvalid(DomainError):
 
     code = "explanation_invalid"
     http_status = 422
+
+
+class PersonNeeded(KioskError):
+    """Deciding about money takes a person who has logged in, not an account of the machine."""
+
+    code = "person_needed"
+    http_status = 403

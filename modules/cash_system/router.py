@@ -9,6 +9,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from agent.api.module import Context
 from agent.domain.payments import PaymentState
 from modules.cash_system import queries
+from modules.cash_system.errors import PersonNeeded
 from modules.cash_system.schemas import (
     AcceptanceOut,
     ClaimOut,
@@ -141,10 +142,18 @@ def _doubts(router: APIRouter, service: CashService, context: Context) -> None:
         with context.store.read() as reader:
             return [doubt_out(row) for row in queries.doubts(reader, limit, open_only=open_only)]
 
-    @router.post("/doubts/{doubt_id}/resolve", response_model=DoubtOut, dependencies=staff)
-    async def resolve_doubt(request: Request, doubt_id: str, finding: ResolveIn) -> Response:
+    @router.post("/doubts/{doubt_id}/resolve", response_model=DoubtOut)
+    async def resolve_doubt(
+        request: Request,
+        doubt_id: str,
+        finding: ResolveIn,
+        actor: Annotated[str, Depends(context.require(*STAFF))],
+    ) -> Response:
         """A person decides; nothing resolves itself. Money found in the box is credited to a payment that still
-        collects and becomes a claim of one that is over. Needs `Idempotency-Key`."""
+        collects and becomes a claim of one that is over. 403 `person_needed` on the control socket without a login.
+        Needs `Idempotency-Key`."""
+        if not actor.startswith("user:"):
+            raise PersonNeeded("log in with your name and PIN: a person decides about money in doubt")
         response = await context.once(request, service.resolving(doubt_id, finding))
         service.follow()
         return response

@@ -62,7 +62,7 @@ class Kiosk(RuleBasedStateMachine):
         allowed=st.sampled_from(([], [500, 1000])),
     )
     def create(self, amount: int, partial: bool, overpay: int | None, allowed: list[int]) -> None:
-        options = {"allow_partial": partial, "max_overpay_minor": overpay, "allowed_minor": allowed}
+        options: dict[str, Any] = {"allow_partial": partial, "max_overpay_minor": overpay, "allowed_minor": allowed}
         self.try_(self.rig.create(amount, timeout_s=60, **options))
 
     @rule(value=NOTES, currency=st.sampled_from(("EUR", "EUR", "EUR", "USD")), second=WHICH)

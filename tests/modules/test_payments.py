@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,7 @@ from agent.domain.errors import IllegalTransition, NotFound
 from agent.domain.money import Money
 from drivers.ports import DeviceState
 from modules.cash_system import errors
-from tests.modules.rig import eur, rig
+from tests.modules.rig import Rig, eur, rig
 
 
 async def test_exact_amount_completes_and_everything_is_sold(tmp_path: Path) -> None:
@@ -232,7 +233,7 @@ async def test_finish_is_refused_where_the_whole_is_due(tmp_path: Path) -> None:
     ],
 )
 async def test_notes_that_must_not_be_kept_go_back(
-    tmp_path: Path, minor: int, currency: str, options: dict[str, object], reason: str
+    tmp_path: Path, minor: int, currency: str, options: dict[str, Any], reason: str
 ) -> None:
     async with rig(tmp_path) as r:
         payment = await r.create(3000, **options)
@@ -384,7 +385,7 @@ async def test_rebuilt_tables_are_the_same(tmp_path: Path) -> None:
         await r.cancel(third)
 
 
-def _tables(r: object) -> dict[str, list[dict[str, object]]]:
-    with r.store.read() as reader:  # type: ignore[attr-defined]
+def _tables(r: Rig) -> dict[str, list[dict[str, object]]]:
+    with r.store.read() as reader:
         names = ("payments", "notes", "claims", "doubts", "unit_contents", "balances")
         return {name: [dict(row) for row in reader.all(f"SELECT * FROM {name} ORDER BY 1, 2, 3")] for name in names}
