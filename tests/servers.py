@@ -136,6 +136,7 @@ class Centre:
         return code
 
     async def all(self, sql: str, *parameters: object) -> list[tuple[Any, ...]]:
+        await self.pool.check()  # Postgres may have been restarted meanwhile
         async with self.pool.connection() as connection:
             cursor = await connection.execute(sql.encode(), parameters)
             return await cursor.fetchall()
@@ -155,7 +156,7 @@ async def running_centre(settings: CentralSettings, port: int = 0) -> AsyncItera
     pool = make_pool(settings.database)
     await pool.open()
     try:
-        async with serving(create_app(lambda: settings), port) as url:
+        async with serving(create_app(lambda: settings, logs=False), port) as url:
             yield Centre(url, settings, pool)
     finally:
         await pool.close()

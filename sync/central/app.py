@@ -17,13 +17,15 @@ from sync.central.settings import CentralSettings
 VERSION = "0.1.0"
 
 
-def create_app(load: Callable[[], CentralSettings]) -> ASGIApp:
-    """`load` is called when the server starts; a `ConfigError` from it stops the start."""
+def create_app(load: Callable[[], CentralSettings], *, logs: bool = True) -> ASGIApp:
+    """`load` is called when the server starts; a `ConfigError` from it stops the start. `logs`: whether this process's
+    log lines become the office's (not in a process that has others)."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         settings = load()
-        configure(settings.logging)
+        if logs:
+            configure(settings.logging)
         async with running(settings) as services:
             app.state.services = services
             yield

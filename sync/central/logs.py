@@ -32,9 +32,9 @@ def configure(settings: LoggingSettings) -> None:
 def _write(message: LogMessage) -> None:
     record = message.record
     line = {
-        "time": record["time"].isoformat(),
+        "ts": record["time"].isoformat(),
         "level": record["level"].name.lower(),
-        "message": record["message"],
+        "event": record["message"],
         "logger": record["name"],
         **record["extra"],
     }

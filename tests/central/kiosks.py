@@ -159,7 +159,12 @@ class Kiosk:
         return wire.pack(self.kiosk_id, journal.journal_id, list(journal.rows if rows is None else rows))
 
     async def post(
-        self, packed: bytes, *, signature: bytes | None = None, key: Ed25519PrivateKey | None = None, **headers: str
+        self,
+        packed: bytes,
+        *,
+        signature: bytes | None = None,
+        key: Ed25519PrivateKey | None = None,
+        headers: dict[str, str] | None = None,
     ) -> httpx.Response:
         signed = (key or self.key).sign(wire.SIGNATURE_CONTEXT + packed) if signature is None else signature
         return await self.client.post(
@@ -170,7 +175,7 @@ class Kiosk:
                 wire.SIGNATURE_HEADER: unpadded(signed),
                 wire.TRACE_HEADER: "0123",
                 **self.bearer,
-                **headers,
+                **(headers or {}),
             },
         )
 

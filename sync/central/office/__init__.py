@@ -1,0 +1,1 @@
+"""What people at the office see: logins, JSON under /api/v1/office, pages, live views."""
