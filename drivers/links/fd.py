@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 
 from agent.domain.errors import TransportError
 from drivers.links.inbox import Inbox
@@ -44,8 +45,9 @@ class FdLink:
 
     async def discard_input(self) -> None:
         self._check_open()
-        if self._reading:
-            self._readable()  # also what the kernel still holds
+        while self._reading and select.select([self._fd], [], [], 0)[0]:
+            self._readable()  # also what the kernel still holds; asked first, for a tty without data reads as b""
+            self._inbox.clear()
         self._inbox.clear()
         self._inbox.check()
 

@@ -1,0 +1,1 @@
+"""CashCode NET (CCNET) bill validators; see README.md in this folder."""
