@@ -100,7 +100,7 @@ async def test_names_and_secrets_are_in_no_journal_row_and_secrets_not_in_the_fi
         assert secret not in everything
 
 
-@pytest.mark.parametrize("name", ["", "   ", "a\x00b", "x" * 65, "line\nbreak", "‮evil"])
+@pytest.mark.parametrize("name", ["", "   ", "a\x00b", "x" * 65, "line\nbreak", "\u202eevil"])
 async def test_names_are_readable(kiosk: Kiosk, name: str) -> None:
     admin = await kiosk.as_user("admin")
     answer = await admin.post(f"{AUTH}/users", json={"name": name, "role": "collector", "secret": PIN})
