@@ -176,7 +176,9 @@ def load_pending(state_dir: Path) -> dict[str, Any] | None:
 
 
 def write_private(path: Path, plain: dict[str, Any]) -> None:
-    """JSON that only the owner of the folder may read, replaced atomically: old or new, never half."""
+    """JSON that only the owner of the folder may read, replaced atomically: old or new, never half. A state directory
+    that no agent has made yet is made (0700): enrolling may come first."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     temporary.unlink(missing_ok=True)
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
