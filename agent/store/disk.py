@@ -37,6 +37,10 @@ class Disk(Protocol):
         """Delete it when it is there."""
         ...
 
+    def sync_folder(self, folder: Path) -> None:
+        """Make the names in it durable: what was created or deleted."""
+        ...
+
 
 class RealDisk:
     """The Linux file system."""
@@ -48,7 +52,7 @@ class RealDisk:
     def make_folder(self, folder: Path) -> None:
         if not folder.exists():
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _sync_folder(folder.parent)
+            self.sync_folder(folder.parent)
 
     def make_file(self, path: Path) -> None:
         if path.exists():
@@ -58,7 +62,7 @@ class RealDisk:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-        _sync_folder(path.parent)
+        self.sync_folder(path.parent)
 
     def extend(self, path: Path, size_bytes: int) -> None:
         descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
@@ -71,7 +75,7 @@ class RealDisk:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-        _sync_folder(path.parent)
+        self.sync_folder(path.parent)
 
     def rewrite(self, path: Path) -> None:
         if not path.exists():
@@ -88,10 +92,9 @@ class RealDisk:
     def remove(self, path: Path) -> None:
         path.unlink(missing_ok=True)
 
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    def sync_folder(self, folder: Path) -> None:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
