@@ -42,8 +42,8 @@ class SnapshotOut(BaseModel):
 
 
 def make_router(edge: Edge, require: Callable[..., Callable[..., str]]) -> APIRouter:
-    """Mounted under `/api/v1/sync`; all calls need the role `technician`."""
-    router = APIRouter(tags=["sync"])
+    """For `/api/v1`; all calls need the role `technician`."""
+    router = APIRouter(prefix="/sync", tags=["sync"])
     technician = require("technician")
 
     @router.get("/status")
