@@ -160,31 +160,29 @@ TAMPER: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("field", TAMPER)
-async def test_a_row_changed_in_any_field_breaks_the_chain(centre: Centre, kiosk: Kiosk, field: str) -> None:
+async def test_a_row_changed_in_any_field_breaks_the_chain(centre: Centre, kiosk: Kiosk) -> None:
     """Even with a right signature: the hashes of the kiosk's own journal say otherwise."""
     journal = Journal.opened()
     journal.pay("p1", 1000)
-    rows = [replace(row, **{field: TAMPER[field]}) if row.seq == 3 else row for row in journal.rows]
-    assert code_of(await kiosk.post(kiosk.packed(journal, rows))) == "chain_broken"
-    assert await alarms(centre) == ["chain_broken"]
+    for field, value in TAMPER.items():
+        rows = [replace(row, **{field: value}) if row.seq == 3 else row for row in journal.rows]
+        assert code_of(await kiosk.post(kiosk.packed(journal, rows))) == "chain_broken", field
+    assert await centre.all("SELECT code, count FROM alarms") == [("chain_broken", len(TAMPER))]
     assert await centre.one("SELECT count(*) FROM events") == 0
 
 
-@pytest.mark.parametrize("change", ["drop", "swap", "insert"])
-async def test_rows_dropped_swapped_or_inserted_break_the_chain(kiosk: Kiosk, change: str) -> None:
+async def test_rows_dropped_swapped_or_inserted_break_the_chain(kiosk: Kiosk) -> None:
     journal = Journal.opened()
     journal.pay("p1", 500, 500)
-    rows = list(journal.rows)
-    if change == "drop":
-        rows = [replace(row, seq=number + 1) for number, row in enumerate(rows[:2] + rows[3:])]
-    elif change == "swap":
-        rows[3], rows[2] = replace(rows[2], seq=4), replace(rows[3], seq=3)
-    else:
-        rows.insert(3, replace(rows[2], id=uuid4()))
-        rows = [replace(row, seq=number + 1) for number, row in enumerate(rows)]
-    rows[-1] = replace(rows[-1], hash=journal.head)
-    assert code_of(await kiosk.post(kiosk.packed(journal, rows))) == "chain_broken"
+    rows = journal.rows
+    for changed in (
+        rows[:2] + rows[3:],
+        [*rows[:2], rows[3], rows[2], *rows[4:]],
+        [*rows[:3], replace(rows[2], id=uuid4()), *rows[3:]],
+    ):
+        dense = [replace(row, seq=number + 1) for number, row in enumerate(changed)]
+        dense[-1] = replace(dense[-1], hash=journal.head)
+        assert code_of(await kiosk.post(kiosk.packed(journal, dense))) == "chain_broken"
 
 
 async def test_a_first_row_must_follow_the_genesis_hash(kiosk: Kiosk) -> None:
@@ -289,33 +287,32 @@ async def test_a_body_longer_than_it_says_or_without_length_is_bounded(centre: C
     assert code_of(answer) == "batch_too_large"
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"seq": 0},
-        {"seq": 2**63},
-        {"schema": -1},
-        {"schema": 2**31},
-        {"monotonic_us": -1},
-        {"monotonic_us": 2**63},
-        {"occurred_at": 2**63},
-        {"id": b"short"},
-        {"boot_id": b""},
-        {"trace_id": 5},
-        {"body": "text"},
-    ],
-    ids=str,
-)
-async def test_rows_out_of_shape_are_malformed(kiosk: Kiosk, change: dict[str, Any]) -> None:
+MALFORMED: list[dict[str, Any]] = [
+    {"seq": 0},
+    {"seq": 2**63},
+    {"schema": -1},
+    {"schema": 2**31},
+    {"monotonic_us": -1},
+    {"monotonic_us": 2**63},
+    {"occurred_at": 2**63},
+    {"id": b"short"},
+    {"boot_id": b""},
+    {"trace_id": 5},
+    {"body": "text"},
+]
+
+
+async def test_rows_out_of_shape_are_malformed(kiosk: Kiosk) -> None:
     journal = Journal.opened()
-    row = msgspec.structs.replace(wire.wire_row(journal.rows[0]), **change)
-    batch = wire.Batch(kiosk.kiosk_id, journal.journal_id.bytes, journal.rows[0].prev_hash, journal.head, [row])
-    assert code_of(await kiosk.post(squeezed(batch))) == "malformed_batch"
+    for change in MALFORMED:
+        row = msgspec.structs.replace(wire.wire_row(journal.rows[0]), **change)
+        batch = wire.Batch(kiosk.kiosk_id, journal.journal_id.bytes, journal.rows[0].prev_hash, journal.head, [row])
+        assert code_of(await kiosk.post(squeezed(batch))) == "malformed_batch", change
 
 
-@pytest.mark.parametrize("raw", [b"", b"nothing packed", squeezed([1, 2]), squeezed({"a": 1}), squeezed([])], ids=repr)
-async def test_bytes_that_are_no_batch_are_malformed(kiosk: Kiosk, raw: bytes) -> None:
-    assert code_of(await kiosk.post(raw)) == "malformed_batch"
+async def test_bytes_that_are_no_batch_are_malformed(kiosk: Kiosk) -> None:
+    for raw in (b"", b"nothing packed", squeezed([1, 2]), squeezed({"a": 1}), squeezed([])):
+        assert code_of(await kiosk.post(raw)) == "malformed_batch", raw
 
 
 async def test_a_poisoned_row_is_stored_parked_and_reported_and_the_others_go_on(centre: Centre, kiosk: Kiosk) -> None:
