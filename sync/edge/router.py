@@ -1,6 +1,7 @@
-"""`/api/v1/sync`: how far the office is, and what a technician may ask for."""
+"""`/api/v1/sync`: how far the office is, and what a technician may ask for.
 
-from __future__ import annotations
+Annotations are evaluated here: FastAPI cannot resolve a closure's names from texts.
+"""
 
 from collections.abc import Callable
 from typing import Annotated
