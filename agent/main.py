@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
-from pydantic import BaseModel, ValidationError
 
 from agent import logs
 from agent.api.app import ApiParts, create_app
@@ -48,8 +47,7 @@ from agent.runtime.supervisor import Supervisor, Surroundings
 from agent.runtime.systemd import Notifier
 from agent.settings import AgentSettings, load
 from agent.store.journal import Callbacks, SqliteStore
-from drivers.links import open_link
-from drivers.registry import PROTOCOLS
+from drivers.registry import protocol_of
 from sync import edge
 from sync.edge.router import make_router as sync_router
 
@@ -236,11 +234,11 @@ def _modules(settings: AgentSettings) -> tuple[RouterFactory, list[Found]]:
 
 
 def _supervisor(name: str, device: DeviceSettings, around: Surroundings, guard: Guard) -> Supervisor:
-    entry = PROTOCOLS.get(device.protocol)
-    if entry is None:
-        known = ", ".join(sorted(PROTOCOLS))
-        raise ConfigError(f"devices.{name}.protocol: {device.protocol!r} is not possible: known are {known}")
-    checked = _driver_settings(name, entry.settings, device.settings)
+    try:
+        entry = protocol_of(device.protocol)
+        checked = entry.parse_settings(device.settings)
+    except ConfigError as error:
+        raise ConfigError(f"devices.{name}: {error.message}") from error
 
     def make_driver(link: Link, emit: Emit, history: list[Event]) -> Driver:
         return entry.driver(
@@ -249,29 +247,18 @@ def _supervisor(name: str, device: DeviceSettings, around: Surroundings, guard: 
             clock=around.clock,
             randomness=around.randomness,
             emit=emit,
-            settings=device.settings,
+            settings=checked,
             history=history,
         )
 
     return Supervisor(
         name,
         device.protocol,
-        open_link=partial(open_link, device.port, settings=checked),
+        open_link=partial(entry.open_link, device.port, checked),
         make_driver=make_driver,
-        acceptor=Acceptor(guard.is_clear, around.on_step),
+        acceptor=Acceptor(guard.is_clear, around.on_step) if entry.kind == "note_acceptor" else None,
         around=around,
     )
-
-
-def _driver_settings(name: str, model: type[BaseModel], given: Mapping[str, Any]) -> BaseModel:
-    try:
-        return model.model_validate(given)
-    except ValidationError as error:
-        problems = []
-        for each in error.errors():
-            key = ".".join(["devices", name, "settings", *map(str, each["loc"])])
-            problems.append(f"{key}: {each['input']!r} is not possible: {each['msg']}")
-        raise ConfigError("\n".join(problems)) from error
 
 
 def _judge(store: SqliteStore, clock: Clock) -> ClockJudge:

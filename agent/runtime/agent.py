@@ -101,7 +101,6 @@ class Agent:
         self.judge.check(self.guard)
         self._check_journal()
         await self._probe()
-        await self.devices.tidy()
         await self.guard.record_changes(self.store)
         self.notifier.status(self._summary())
 

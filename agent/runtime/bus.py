@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 from uuid import UUID
 
@@ -69,7 +70,7 @@ class Subscription:
                 await self._deliver(row)
                 self.position.seq = row.seq
             if rows:
-                await self._remember(journal_id, rows[-1].seq)
+                await self._patiently(partial(self._remember, journal_id, rows[-1].seq))
             else:
                 if not self._wake.is_set():
                     self._idle.set()
@@ -83,9 +84,8 @@ class Subscription:
 
     async def _remember(self, journal_id: UUID, seq: int) -> None:
         """Not after a fork: `seq` would be a number of the journal before, and rows may repeat anyway."""
-        with contextlib.suppress(StoreError):
-            if self._store.journal_id == journal_id:
-                await self._store.advance(self.name, seq)
+        if self._store.journal_id == journal_id:
+            await self._store.advance(self.name, seq)
 
     async def _deliver(self, row: JournalRow) -> None:
         handler = self._handlers.get(row.type)

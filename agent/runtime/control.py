@@ -50,7 +50,9 @@ class ControlSocket:
         self._server: asyncio.Server | None = None
 
     async def start(self) -> None:
-        config = Config(self._with_peer, interface="asgi3", lifespan="off", ws="none", log_config=None, access_log=False)
+        config = Config(
+            self._with_peer, interface="asgi3", lifespan="off", ws="none", log_config=None, access_log=False
+        )
         config.load()
         self.path.unlink(missing_ok=True)
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

@@ -72,10 +72,6 @@ class DeviceManager:
         for each in self._supervisors.values():
             each.rebuild()
 
-    async def tidy(self) -> None:
-        for each in self._supervisors.values():
-            await each.tidy()
-
     def stalled(self) -> list[str]:
         """Names of devices whose loop has not turned for too long."""
         return [name for name, each in self._supervisors.items() if not each.turns()]

@@ -33,6 +33,13 @@ class DeviceRecord:
             if self._take(event) and isinstance(event, ev.DeviceOnline | ev.DeviceOffline):
                 self.since_us = at_us
 
+    def as_events(self) -> list[Event]:
+        """The last `DeviceOnline` and the faults that stand, as a machine is told them."""
+        known: list[Event] = [] if self.online is None else [self.online]
+        return known + [
+            ev.DeviceFaulted(device=self.device, code=code, detail=detail) for code, detail in self.faults.items()
+        ]
+
     def _take(self, event: Event) -> bool:
         """Apply `event`; False when it says nothing new."""
         match event:

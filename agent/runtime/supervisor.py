@@ -134,16 +134,6 @@ class Supervisor:
             self.acceptor.detach()
         self._rebuild.set()
 
-    async def tidy(self) -> None:
-        """Close the faults of earlier drivers that the present one does not see; called now and then."""
-        if not self._record.faults or self._driver is None:
-            return
-        info = self._driver.info()
-        if info.state in WELL and not info.fault:
-            events = [DeviceRecovered(device=self.name, code=code) for code in self._record.faults]
-            with contextlib.suppress(StoreError):  # the guard hears of it from the next emit or probe
-                await self._emit(events)
-
     async def _serve(self) -> None:
         """Open, run, close. Returns when a rebuild was asked for; everything else leaves by an exception."""
         self._rebuild.clear()
@@ -191,9 +181,10 @@ class Supervisor:
         await self._rebuild.wait()
 
     def _past_of_device(self) -> list[Event]:
+        """What the machine is built from: who the device was, its standing faults, the events of its open records."""
         with self._around.store.read() as reader:
             self._record = records.load(reader, self.name)
-            return reader.open_events(self.name)
+            return [*self._record.as_events(), *reader.open_events(self.name)]
 
     def _keep_trace(self) -> None:
         if self._driver is not None:

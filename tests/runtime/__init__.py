@@ -1,0 +1,1 @@
+"""Tests of the runtime: devices, bus, guard, and the daemon as a real process."""
