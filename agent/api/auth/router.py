@@ -85,7 +85,7 @@ def _going(router: APIRouter, service: AuthService) -> None:
     @router.get("/me", responses=documented(401, 403))
     async def me(caller: Annotated[Caller, Depends(who.somebody)]) -> MeOut:
         """Who this session is."""
-        name = service.one(caller.user_id).user.name if caller.user_id else None
+        name = service.people.one(caller.user_id).user.name if caller.user_id else None
         return MeOut(role=caller.role, actor=caller.actor, user_id=caller.user_id, name=name)
 
     @router.post("/password", responses=documented(400, 401, 403, 413, 415, 422, 429, 503))
@@ -103,27 +103,27 @@ def _users(router: APIRouter, service: AuthService) -> None:
     async def first_admin(body: FirstAdminIn, caller: Annotated[Caller, Depends(who.owner)]) -> UserOut:
         """The first admin, over the control socket only (`kiosk auth init`); 409 `admin_exists` when there is one."""
         secret = body.secret.get_secret_value()
-        user = await service.add_first_admin(body.name, secret, actor=caller.actor)
-        return UserOut.of(service.one(user.id))
+        user = await service.people.add_first_admin(body.name, secret, actor=caller.actor)
+        return UserOut.of(service.people.one(user.id))
 
     @router.get("/users", responses=documented(401, 403))
     async def list_users(_: Annotated[Caller, Depends(who.admin_or_owner)]) -> UsersOut:
         """Everybody who may log in at this kiosk."""
-        return UsersOut(users=[UserOut.of(each) for each in service.everybody()])
+        return UsersOut(users=[UserOut.of(each) for each in service.people.everybody()])
 
     @router.post("/users", status_code=201, responses=documented(400, 401, 403, 409, 413, 415, 422, 503))
     async def add_user(body: UserIn, caller: Annotated[Caller, Depends(who.admin_or_owner)]) -> UserOut:
         """Add a user. 409 `name_taken`; names are compared without case."""
         secret = body.secret.get_secret_value()
-        user = await service.add(body.name, Role(body.role), secret, actor=caller.actor)
-        return UserOut.of(service.one(user.id))
+        user = await service.people.add(body.name, Role(body.role), secret, actor=caller.actor)
+        return UserOut.of(service.people.one(user.id))
 
 
 def _one_user(router: APIRouter, service: AuthService) -> None:
     @router.get("/users/{user_id}", responses=documented(401, 403, 404))
     async def get_user(user_id: str, _: Annotated[Caller, Depends(who.admin_or_owner)]) -> UserOut:
         """One user."""
-        return UserOut.of(service.one(user_id))
+        return UserOut.of(service.people.one(user_id))
 
     @router.patch("/users/{user_id}", responses=documented(400, 401, 403, 404, 409, 413, 415, 422, 503))
     async def change_user(
@@ -133,7 +133,7 @@ def _one_user(router: APIRouter, service: AuthService) -> None:
         role = Role(body.role) if body.role else None
         secret = body.secret.get_secret_value() if body.secret else None
         await service.change(user_id, role, secret, actor=caller.actor)
-        return UserOut.of(service.one(user_id))
+        return UserOut.of(service.people.one(user_id))
 
     @router.delete("/users/{user_id}", status_code=204, responses=documented(400, 401, 403, 404, 409, 503))
     async def remove_user(user_id: str, caller: Annotated[Caller, Depends(who.admin_or_owner)]) -> None:
@@ -143,7 +143,7 @@ def _one_user(router: APIRouter, service: AuthService) -> None:
     @router.post("/users/{user_id}/unlock", status_code=204, responses=documented(400, 401, 403, 404, 503))
     async def unlock_user(user_id: str, caller: Annotated[Caller, Depends(who.admin_or_owner)]) -> None:
         """Forget the failed logins of a user."""
-        await service.unlock(user_id, actor=caller.actor)
+        await service.people.unlock(user_id, actor=caller.actor)
 
 
 def _session(response: Response, book: SessionBook, tokens: Tokens, cookies: bool = True) -> SessionOut:

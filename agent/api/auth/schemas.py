@@ -8,17 +8,18 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 
 from agent.api.auth.caller import Role
+from agent.api.auth.people import ListedUser
 from agent.api.auth.secrets import SECRET_MAX
-from agent.api.auth.service import ListedUser
+from agent.api.auth.users import NAME_MAX, is_readable
 
 
 def _readable(name: str) -> str:
-    if not name.strip() or not name.isprintable():
+    if not is_readable(name):
         raise ValueError("a name is printable and not empty")
     return name.strip()
 
 
-Name = Annotated[str, Field(min_length=1, max_length=64, examples=["anna"]), AfterValidator(_readable)]
+Name = Annotated[str, Field(min_length=1, max_length=NAME_MAX, examples=["anna"]), AfterValidator(_readable)]
 Secret = Annotated[
     SecretStr, Field(min_length=1, max_length=SECRET_MAX, description="PIN of 6+ digits or password of 8+.")
 ]

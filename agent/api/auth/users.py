@@ -12,6 +12,7 @@ from agent.domain.events import UserAdded, UserChanged, UserRemoved
 from agent.store.ports import Reader, Row, Transaction
 
 USERS_MAX = 200
+NAME_MAX = 64
 
 
 class NameTaken(DomainError):
@@ -32,6 +33,11 @@ class TooManyUsers(DomainError):
     code: ClassVar[str] = "too_many_users"
 
 
+class InvalidName(DomainError):
+    code: ClassVar[str] = "invalid_name"
+    http_status: ClassVar[int] = 422
+
+
 @dataclass(frozen=True, slots=True)
 class User:
     id: str
@@ -40,6 +46,15 @@ class User:
     secret_hash: str
     created_us: int
     changed_us: int
+
+
+def is_readable(name: str) -> bool:
+    return bool(name.strip()) and name.isprintable() and len(name) <= NAME_MAX
+
+
+def check_name(name: str) -> None:
+    if not is_readable(name):
+        raise InvalidName(f"A name has 1 to {NAME_MAX} printable characters.")
 
 
 def _user(row: Row) -> User:

@@ -73,7 +73,7 @@ class Streams:
         journal_id, seq = self.feed.journal_id, subscription.seq
         start = self._resumable(parse_position(resume), seq)
         if start is None:
-            seq, item = await asyncio.to_thread(self._first, journal_id, caller)
+            seq, item = self._first(journal_id, caller)
             yield [item]
         else:
             async for page in self._missed(journal_id, start, seq):
@@ -103,6 +103,7 @@ class Streams:
         return wanted[1]
 
     def _first(self, journal_id: UUID, caller: Caller) -> tuple[int, Item]:
+        """On the loop: modules and devices answer from their memory too."""
         with self._store.read() as reader:
             seq = reader.head()[0]
             data = self._snapshot(reader, caller)

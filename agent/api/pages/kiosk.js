@@ -123,7 +123,8 @@ function showKeypad() {
 }
 
 function type(key) {
-  if (/^[0-9]$/.test(key) && state.typed.length < DIGITS_MAX) state.typed = (state.typed + key).replace(/^0+/, "");
+  if (key === "Escape") state.typed = null;
+  else if (/^[0-9]$/.test(key) && state.typed.length < DIGITS_MAX) state.typed = (state.typed + key).replace(/^0+/, "");
   else if (key === "Backspace") state.typed = state.typed.slice(0, -1);
   else return;
   show();
@@ -262,16 +263,15 @@ function look() {
 }
 
 async function lookOnce() {
-  const acceptance = await get("/cash/acceptance");
   const id = sessionStorage.getItem("payment");
-  let payment = id ? await get(`/cash/payments/${id}`).catch(ifMissing) : null;
-  payment ??= await get("/cash/payments/current").catch(ifMissing);
+  const [now, shown] = await Promise.all([get("/cash/snapshot"), id ? get(`/cash/payments/${id}`).catch(ifMissing) : null]);
   state.signedIn = true;
-  state.acceptance = acceptance;
-  take(payment);
+  state.acceptance = now.acceptance;
+  take(shown ?? now.payment);
   lineIs(true);
 }
 
+/** Another journal, as after a replaced disk, does not know the payment that this tab remembers. */
 function ifMissing(error) {
   if (error instanceof Problem && error.status === 404) return null;
   throw error;
