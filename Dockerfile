@@ -11,19 +11,19 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /src
 COPY requirements/central.txt requirements/dev.txt requirements/
 # The build backend stays in a venv of its own; its hashes are those of the development lock.
-RUN awk '/^[a-z]/ { keep = /^(hatchling|packaging|pathspec|pluggy|trove-classifiers)==/ } keep' requirements/dev.txt > backend.txt
-RUN python -m venv /opt/build
-RUN /opt/build/bin/pip install --quiet --require-hashes --only-binary :all: -r backend.txt
+RUN awk '/^[a-z]/ { keep = /^(hatchling|packaging|pathspec|pluggy|tomlkit|trove-classifiers)==/ } keep' requirements/dev.txt > backend.txt
+RUN python -m venv --without-pip /opt/build
+RUN python -m pip --python /opt/build/bin/python install --quiet --require-hashes --only-binary :all: -r backend.txt
 RUN python -m venv --without-pip /opt/kiosk
-RUN /opt/build/bin/pip --python /opt/kiosk/bin/python install --quiet --require-hashes --only-binary :all: -r requirements/central.txt
+RUN python -m pip --python /opt/kiosk/bin/python install --quiet --require-hashes --only-binary :all: -r requirements/central.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY agent agent
 COPY config config
 COPY drivers drivers
 COPY modules modules
 COPY sync sync
-RUN /opt/build/bin/pip wheel --quiet --no-deps --no-build-isolation --no-index --wheel-dir dist .
-RUN /opt/build/bin/pip --python /opt/kiosk/bin/python install --quiet --no-deps --no-index dist/*.whl
+RUN python -m pip --python /opt/build/bin/python wheel --quiet --no-deps --no-build-isolation --no-index --wheel-dir dist .
+RUN python -m pip --python /opt/kiosk/bin/python install --quiet --no-deps --no-index dist/*.whl
 
 FROM ${PYTHON}
 LABEL org.opencontainers.image.title="kiosk central office" org.opencontainers.image.licenses="Apache-2.0"

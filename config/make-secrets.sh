@@ -28,6 +28,3 @@ keep s3_secret_key "$(random 20)"
 keep auth_secret "$(random 32)"
 keep grafana_admin_password "$(random 16)"
 keep log_push_token "$(random 32)"
-if [ ! -e recipients ]; then
-	echo "missing: recipients; 'kiosk central keys' makes the two age keys (see config/README.md)" >&2
-fi
