@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from agent.domain import events as ev
 from drivers.ccnet.codec import Frame
 from drivers.ccnet.messages import ACK, ILLEGAL, NAK, TYPE_TICKET, Command, Status
@@ -55,7 +57,9 @@ class Escrow:
             note.commanded_at = now
         note.accepted_at = now if reply is not None and reply.control == ACK else None
 
-    def tick(self, note: Note, status: Status | None, now: float, evidence: tuple[str, ...]) -> list[ev.Event]:
+    def tick(
+        self, note: Note, status: Status | None, now: float, evidence: Callable[[], tuple[str, ...]]
+    ) -> list[ev.Event]:
         """Time passes: a note that nobody decides on goes back; a command without outcome becomes an alarm."""
         if status in TAKES_NOTE_COMMANDS and note.waits_since is None:
             note.waits_since = now
@@ -70,7 +74,7 @@ class Escrow:
             note.alarmed = True
             code = "stack_timeout" if note.stack_possible else "return_timeout"
             detail = f"no outcome for {self._settings.stack_timeout_s:g} s after the command"
-            return [ev.DeviceAlarmed(device=self._device, code=code, detail=detail, evidence=evidence)]
+            return [ev.DeviceAlarmed(device=self._device, code=code, detail=detail, evidence=evidence())]
         return []
 
 

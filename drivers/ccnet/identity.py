@@ -26,6 +26,7 @@ class Identity:
         self._health = health
         self._told = next((each for each in reversed(list(past)) if isinstance(each, ev.DeviceOnline)), None)
         self._online = False
+        self._untold = True  # something was learned since `tell`
         self._current = ev.DeviceOnline(device=name, protocol="ccnet")
         self._setup = Setup(settings)
         self._only_when_disabled = False
@@ -50,6 +51,7 @@ class Identity:
 
     def start_over(self) -> None:
         """After a RESET, a power-up or silence: it may be another device, or another firmware."""
+        self._untold = True
         self._setup = Setup(self._settings)
         self._only_when_disabled = False
 
@@ -97,8 +99,10 @@ class Identity:
         if self._changed is not None and not notes_open:
             self.table, self._changed = self._changed, None
             events += self._health.clear("bill_table_changed")
-        if not self._setup.complete or self._changed is not None:
+            self._untold = True
+        if not self._untold or not self._setup.complete or self._changed is not None:
             return events
+        self._untold = False
         current, told = self.current, self._told
         if self._online and current == told:
             return events

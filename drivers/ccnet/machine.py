@@ -75,8 +75,8 @@ class CcnetMachine:
         self._noise_bytes = 0
         self._busy_until = 0.0
         self._last_poll = float("-inf")
-        self._heard_ever = self._offline = False
-        self._evidence: deque[str] = deque(maxlen=EVIDENCE_FRAMES)
+        self._answered_ever = self._offline = False
+        self._heard: deque[tuple[Direction, Frame, Command]] = deque(maxlen=EVIDENCE_FRAMES)
         self.counters: Counter[str] = Counter()
 
     # --- verbs
@@ -128,7 +128,7 @@ class CcnetMachine:
             self._remember(Direction.DEVICE, reply, sent.command)
         events = self._exchanged(sent, reply, now)
         if (note := self._notes.waiting) is not None:
-            events += self._escrow.tick(note, self._status, now, tuple(self._evidence))
+            events += self._escrow.tick(note, self._status, now, self._evidence)
         data = reply is not None and reply.control not in (ACK, NAK, ILLEGAL)
         ack = Frame(self._settings.address, bytes([ACK])) if data else None
         return self._plan(now, events, ack)
@@ -195,7 +195,7 @@ class CcnetMachine:
         self.counters[sent.command.name.lower()] += 1
         if reply is None:
             return self._silence(sent, now)
-        self._heard_ever, self._noise_bytes = True, 0
+        self._answered_ever, self._noise_bytes = True, 0
         self._recovery.heard()
         if reply.control == NAK:
             return self._refused_line(sent)
@@ -258,7 +258,7 @@ class CcnetMachine:
         events += self._health.seen(status, reply.data, now, waiting.note_id if waiting else None)
         if status is not None:
             code = reply.data[1] if len(reply.data) > 1 else None
-            events += self._notes.seen(Seen(status, code, self._identity.table, tuple(self._evidence)))
+            events += self._notes.seen(Seen(status, code, self._identity.table, self._evidence))
         return events + self._identity.tell(notes_open=self._notes.open)
 
     def _poll_refused(self) -> list[ev.Event]:
@@ -355,13 +355,19 @@ class CcnetMachine:
             return DeviceState.OFFLINE
         if self._health.faults:
             return DeviceState.FAULTED
-        if not self._heard_ever or not self._identity.ready:
+        if not self._answered_ever or not self._identity.ready:
             return DeviceState.STARTING
         return DeviceState.ACTIVE if self._acceptance.enabled else DeviceState.READY
 
     def _remember(self, direction: Direction, frame: Frame, command: Command) -> None:
-        raw = frame.encode(direction).hex().upper()
-        self._evidence.append(f"{direction.value} {raw} {meaning(direction, frame, command)}")
+        self._heard.append((direction, frame, command))
+
+    def _evidence(self) -> tuple[str, ...]:
+        """The last frames, oldest first, as doubts and alarms show them."""
+        return tuple(
+            f"{direction.value} {frame.encode(direction).hex().upper()} {meaning(direction, frame, command)}"
+            for direction, frame, command in self._heard
+        )
 
 
 def _status_of(z1: int) -> Status | None:

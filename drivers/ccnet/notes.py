@@ -53,12 +53,13 @@ class Note:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """One poll status with what its rules need. `table` None: values are not known (yet, or any more)."""
+    """One poll status with what its rules need. `table` None: values are not known (yet, or any more). `evidence` gives
+    the last frames."""
 
     status: Status
     code: int | None
     table: BillTable | None
-    evidence: tuple[str, ...]
+    evidence: Callable[[], tuple[str, ...]]
 
 
 class Notes:
@@ -254,12 +255,12 @@ class Notes:
             amount=amount,
             payment_id=note.payment_id,
             reason=reason,
-            evidence=seen.evidence,
+            evidence=seen.evidence(),
             awaits_ack=awaits_ack,
         )
 
     def _alarm(self, code: str, detail: str, seen: Seen) -> ev.DeviceAlarmed:
-        return ev.DeviceAlarmed(device=self._device, code=code, detail=detail, evidence=seen.evidence)
+        return ev.DeviceAlarmed(device=self._device, code=code, detail=detail, evidence=seen.evidence())
 
     def _value(self, seen: Seen, note: Note | None) -> Money | None:
         """By the type the device names now; what was noted in escrow counts when it is the same type."""

@@ -1,0 +1,1 @@
+"""One suite for every driver of a kind, over real ptys."""
