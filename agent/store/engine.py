@@ -277,8 +277,14 @@ class Engine:
         return apsw.SQLITE_OK
 
     def checkpoint(self) -> bool:
-        """Copy the log into the main file as far as readers allow; True when all of it went."""
-        return self._checkpoint(apsw.SQLITE_CHECKPOINT_PASSIVE)
+        """Copy the log into the main file as far as readers and the disk's space allow; True when all of it went.
+
+        A full disk is no failure here: everything is in the log, which has its space already.
+        """
+        try:
+            return self._checkpoint(apsw.SQLITE_CHECKPOINT_PASSIVE)
+        except apsw.FullError:
+            return False
 
     def truncate_log(self) -> bool:
         """The same, and cut the log to nothing: proof that everything in it reached the main file."""
@@ -289,6 +295,8 @@ class Engine:
             pages, moved = self.connection.wal_checkpoint(mode=mode)
         except apsw.BusyError:
             return False
+        except apsw.FullError:
+            raise
         except DISK_ERRORS as error:
             raise self.writer.failed(error) from error
         if pages == moved:
