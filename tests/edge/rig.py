@@ -41,7 +41,8 @@ class Rig:
         self.store: SqliteStore
         self.edge: Edge
         self._task: asyncio.Task[None] | None = None
-        self._count = 0
+        self._unsubscribe: Callable[[], None] = lambda: None
+        self._count = self._woken = 0
 
     async def __aenter__(self) -> Rig:
         await self.start()
@@ -59,6 +60,7 @@ class Rig:
         self.store.close_now()
 
     def open_store(self) -> None:
+        self._woken = 0
         self.store = open_now(self.folder, PROJECTIONS, seed=self.random.randrange(1 << 30))
 
     async def start_edge(self) -> None:
@@ -67,12 +69,14 @@ class Rig:
         )
         self._task = asyncio.create_task(self._run())
         await self.clock.settle()
+        self._unsubscribe = self.store.subscribe(self._wake)  # behind the edge's own
 
     async def stop_edge(self) -> None:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
             self._task = None
+            self._unsubscribe()
 
     async def restart(self) -> None:
         await self.stop()
@@ -94,7 +98,9 @@ class Rig:
         events = [
             DeviceFaulted(device="validator", code=f"c{self._count}-{number}", detail=detail) for number in range(count)
         ]
-        await self.store.record(events, actor="test")
+        rows = await self.store.record(events, actor="test")
+        while self._task is not None and self._woken < rows[-1].seq:  # the writer's thread rings after it has answered
+            await asyncio.sleep(0)
 
     # --- images of the disk ------------------------------------------------------------------------------------------
 
@@ -140,6 +146,9 @@ class Rig:
             self.kill_at = None
             self.killed = True
             raise Killed(name)
+
+    def _wake(self, seq: int) -> None:
+        self._woken = seq
 
     async def _run(self) -> None:
         try:
