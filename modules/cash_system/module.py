@@ -27,7 +27,7 @@ def build(context: Context, settings: CashSettings) -> Parts:
         },
         start=service.start,
         stop=service.stop,
-        snapshot=service.snapshot,
+        snapshot=lambda reader: service.snapshot(reader).model_dump(mode="json"),
     )
 
 

@@ -20,6 +20,7 @@ from modules.cash_system.schemas import (
     PaymentOut,
     ReasonIn,
     ResolveIn,
+    SnapshotOut,
     UnitOut,
     claim_out,
     doubt_out,
@@ -92,6 +93,12 @@ def _payments(router: APIRouter, service: CashService, context: Context) -> None
         response = await context.once(request, service.extending(payment_id))
         service.follow()
         return response
+
+    @router.get("/snapshot", dependencies=anyone)
+    async def snapshot() -> SnapshotOut:
+        """The open payment, if any, and whether money could be taken: what a page asks for when it opens."""
+        with context.store.read() as reader:
+            return service.snapshot(reader)
 
     @router.get("/acceptance", dependencies=anyone)
     async def acceptance() -> AcceptanceOut:

@@ -177,6 +177,13 @@ class AcceptanceOut(BaseModel):
     currencies: dict[str, list[int]] = Field(description="Note values that can be taken now, by currency.")
 
 
+class SnapshotOut(BaseModel):
+    """What a page needs to know when it opens: the same as in the snapshot of the event stream."""
+
+    payment: PaymentOut | None = Field(description="The open payment; null when there is none.")
+    acceptance: AcceptanceOut
+
+
 def at(us: int) -> datetime:
     """A journal time (µs since 1970 UTC) for people."""
     return datetime.fromtimestamp(us / 1_000_000, UTC)

@@ -8,7 +8,7 @@ note, doubt, device change and timer: it may be called at any time, by anyone, a
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -34,6 +34,7 @@ from modules.cash_system.schemas import (
     PaymentOut,
     ReasonIn,
     ResolveIn,
+    SnapshotOut,
     doubt_out,
     payment_out,
 )
@@ -329,13 +330,10 @@ class CashService:
     def acceptance(self) -> AcceptanceOut:
         return self._acceptors.overview()
 
-    def snapshot(self, reader: Reader) -> Mapping[str, Any]:
-        """For a client that has just connected: the open payment and whether money could be taken."""
+    def snapshot(self, reader: Reader) -> SnapshotOut:
+        """For a client that has just connected."""
         row = queries.open_payment_row(reader)
-        return {
-            "payment": None if row is None else self.out(reader, row).model_dump(mode="json"),
-            "acceptance": self.acceptance().model_dump(mode="json"),
-        }
+        return SnapshotOut(payment=None if row is None else self.out(reader, row), acceptance=self.acceptance())
 
     def out(self, reader: Reader, row: Row) -> PaymentOut:
         remaining_s = None

@@ -295,8 +295,11 @@ function take(payment) {
 }
 
 function heard(type, data) {
-  if (type === "cash.note.return_requested") notice(`${t("returned")}. ${WORDS[state.lang].why[data.reason] ?? WORDS[state.lang].why.other}`);
-  if (type === "cash.note.rejected") notice(`${t("returned")}. ${WORDS[state.lang].why.other}`);
+  const why = WORDS[state.lang].why;
+  const reason = data.reason === "inhibit" ? "denomination_not_allowed" : data.reason; // the device's own word for it
+  if (type === "cash.note.return_requested" || type === "cash.note.rejected") {
+    notice(`${t("returned")}. ${why[reason] ?? why.other}`);
+  }
   look();
 }
 
