@@ -66,8 +66,8 @@ _CODES = {
 }
 
 
-def document(status: int, code: str, detail: str, **members: Any) -> dict[str, Any]:
-    """The body of a problem answer. Members of ours win over `members` of the same name."""
+def document(status: int, code: str, detail: str, members: Mapping[str, Any]) -> dict[str, Any]:
+    """The body of a problem answer. Our own members win over `members` of the same name."""
     own = {
         "type": f"urn:kiosk:problem:{code}",
         "title": HTTPStatus(status).phrase,
@@ -80,9 +80,13 @@ def document(status: int, code: str, detail: str, **members: Any) -> dict[str, A
 
 
 def response(
-    status: int, code: str, detail: str, headers: Mapping[str, str] | None = None, **members: Any
+    status: int,
+    code: str,
+    detail: str,
+    headers: Mapping[str, str] | None = None,
+    members: Mapping[str, Any] | None = None,
 ) -> JSONResponse:
-    body = document(status, code, detail, **members)
+    body = document(status, code, detail, members or {})
     return JSONResponse(body, status_code=status, media_type=MEDIA_TYPE, headers=dict(headers or {}))
 
 
@@ -96,7 +100,7 @@ def from_error(error: KioskError) -> JSONResponse:
         headers["Retry-After"] = str(wait)
     if error.http_status == 401:
         headers["WWW-Authenticate"] = "Bearer"
-    return response(error.http_status, error.code, error.message, headers, **members)
+    return response(error.http_status, error.code, error.message, headers, members)
 
 
 async def _kiosk_error(_: Request, error: Exception) -> JSONResponse:
@@ -110,7 +114,9 @@ async def _invalid(_: Request, error: Exception) -> JSONResponse:
         FieldProblem(at=".".join(map(str, each["loc"])), message=str(each["msg"])).model_dump()
         for each in error.errors()[:50]
     ]
-    return response(422, _CODES[422], "The request does not have the form that this route takes.", errors=fields)
+    return response(
+        422, _CODES[422], "The request does not have the form that this route takes.", members={"errors": fields}
+    )
 
 
 async def _http(_: Request, error: Exception) -> JSONResponse:

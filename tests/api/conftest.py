@@ -30,7 +30,7 @@ ORIGIN = "http://127.0.0.1:8005"
 UI_TOKEN = "ui-token-of-the-tests-0123456789abcdef"
 PIN = "270415"
 CHEAP = Cost(memory_kib=8, passes=1, lanes=1)
-OWNER = 1000
+OWNER = os.getuid()
 
 
 @dataclass

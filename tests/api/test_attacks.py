@@ -16,7 +16,7 @@ from agent.api.module import Parts
 from agent.api.router_factory import Mounted
 from agent.runtime.clock import SystemClock
 from tests.api.attacks import BODY, HOST, OWN, PAY, SECRET, TYPED, Attack, corpus
-from tests.api.conftest import Kiosk, KioskMaker, served
+from tests.api.conftest import OWNER, Kiosk, KioskMaker, served
 
 MARK = "what-nobody-else-may-read"
 ATTACKS = list(corpus())
@@ -206,7 +206,7 @@ async def test_only_this_machine_is_answered(kiosk: Kiosk) -> None:
 
 
 async def test_a_browser_on_the_control_socket_is_refused(kiosk: Kiosk) -> None:
-    async with kiosk.client(uid=1000, Origin="http://127.0.0.1:8005") as client:
+    async with kiosk.client(uid=OWNER, Origin="http://127.0.0.1:8005") as client:
         assert (await client.get("/api/v1/auth/me")).json()["code"] == "origin_not_allowed"
 
 
