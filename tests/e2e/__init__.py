@@ -1,0 +1,1 @@
+"""The whole road in real processes: validator on a pty, agent, office, Postgres, Redis, S3."""
