@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from loguru import Record
 
 Level = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
+_STDLIB_OWN = ("uvicorn", "uvicorn.error", "uvicorn.access")  # bring handlers of their own
 _STDLIB_QUIET = ("uvicorn.access", "httpx", "httpcore", "apscheduler", "asyncio")  # heard from WARNING upwards only
 
 
@@ -62,8 +63,11 @@ def configure(settings: LoggingSettings, stream: TextIO | None = None) -> None:
         )
     else:
         form = _human if human else _json
-        logger.add(target, level=settings.level, format=form, colorize=human, catch=True, diagnose=False)
+        logger.add(target, level=settings.level, format=form, colorize=human and target.isatty(), catch=True, diagnose=False)
     logging.basicConfig(handlers=[_FromStdlib()], level=logging.getLevelName(settings.level), force=True)
+    for name in _STDLIB_OWN:
+        logging.getLogger(name).handlers.clear()
+        logging.getLogger(name).propagate = True
     for name in _STDLIB_QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
 
@@ -80,7 +84,7 @@ def line_of(record: Record) -> str:
         "level": record["level"].name,
         "event": record["message"],
     }
-    fields |= {key: value for key, value in record["extra"].items() if not key.startswith("_")}
+    fields |= {key: value for key, value in record["extra"].items() if not key.startswith("_") and value != ""}
     if (exception := record["exception"]) is not None and exception.value is not None:
         fields["error"] = f"{type(exception.value).__name__}: {exception.value}"
         fields["at"] = _innermost(exception.value)
@@ -98,6 +102,6 @@ def _innermost(error: BaseException) -> str:
 
 
 def _human(record: Record) -> str:
-    extra = " ".join(f"{key}={value}" for key, value in record["extra"].items() if not key.startswith("_"))
+    extra = " ".join(f"{key}={value}" for key, value in record["extra"].items() if key[:1] != "_" and value != "")
     record["extra"]["_extra"] = extra
     return "<dim>{time:HH:mm:ss.SSS}</dim> <level>{level: <7}</level> {message} <dim>{extra[_extra]}</dim>\n{exception}"

@@ -153,7 +153,7 @@ async def build_agent(
         mounted = factory.build(found, context)
         bus = Bus(store, clock, settings.runtime.handler_retry_max_ms / 1000)
         for module in mounted:
-            bus.add(f"module:{module.name}", module.parts.handlers)
+            bus.add(module.name, module.parts.handlers)
         relay.agent = agent = Agent(
             settings=settings.runtime,
             store=store,

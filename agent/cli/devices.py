@@ -16,6 +16,7 @@ from agent.settings import AgentSettings
 app = typer.Typer(add_completion=False, invoke_without_command=True)
 Json = Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")]
 FOLLOW_EVERY_S = 0.3
+SAME_FRAME_S = 0.002  # ages are told at the daemon's clock and a request apart
 
 
 @app.callback(help="State, firmware and counters of the devices. Example: kiosk devices --json")
@@ -46,18 +47,17 @@ def trace(
 
 def _frames(kiosk: Daemon, name: str, after: float, as_json: bool) -> float:
     """Print the frames that passed after `after` (our monotonic clock); returns when the newest of them passed."""
-    now = time.monotonic()
+    now, newest = time.monotonic(), after
     for frame in kiosk.get(f"/devices/{name}/trace")["frames"]:
-        at = now - frame["age_s"]
-        if at <= after + FOLLOW_EVERY_S / 100:
+        newest = now - frame["age_s"]
+        if newest <= after + SAME_FRAME_S:
             continue
-        after = at
         if as_json:
             typer.echo(json.dumps(frame))
         else:
             mark = " " if frame["valid"] else "!"
             typer.echo(f"{-frame['age_s']:9.3f} {frame['direction']:>6} {mark} {frame['meaning']:40} {frame['hex']}")
-    return after
+    return max(after, newest)
 
 
 def _from_daemon(config: AgentSettings) -> list[dict[str, Any]]:
@@ -99,18 +99,17 @@ def _line(name: str, protocol: str, port: str, record: records.DeviceRecord) -> 
 
 
 def _table(found: Iterable[dict[str, Any]], running: bool) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("name", "protocol", "state", "fault", "model", "serial", "firmware", "counters")
-    for each in found:
-        state = each["state"] if running else f"stopped, last {each['last_seen']}"
-        counters = " ".join(f"{key}={value}" for key, value in each["counters"].items())
-        fault = " ".join(filter(None, (each["fault"], each["detail"])))
-        table.add_row(
-            each["name"], each["protocol"], state, fault, each["model"], each["serial"], each["firmware"], counters
-        )
-    if not table.rows:
+    """A line a device, what it is below it: readable on a narrow terminal and in a log."""
+    found = list(found)
+    if not found:
         typer.echo("no devices are configured: add [devices.<name>] to the configuration")
-        return
-    Console().print(table)
+    for each in found:
+        state = each["state"] if running else f"stopped (last {each['last_seen']})"
+        fault = f"  {each['fault']}" if each["fault"] else ""
+        typer.secho(f"{each['name']:16} {state}{fault}", bold=True)
+        what = [
+            f"{key} {each[key]}" for key in ("protocol", "port", "model", "serial", "firmware", "detail") if each[key]
+        ]
+        typer.echo(f"{'':16} {', '.join(what)}")
+        if counters := "  ".join(f"{key} {value}" for key, value in each["counters"].items() if value):
+            typer.echo(f"{'':16} {counters}")
