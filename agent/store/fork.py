@@ -64,7 +64,7 @@ def _move(engine: Engine, epoch: int, common_seq: int) -> None:
     """What hung on the rows that follow again hangs on their new seq: `journal.opened` took 1."""
     shift = 1 - common_seq
     parameters = (epoch + 1, shift, epoch, common_seq)
-    for table in ("ledger_entries", "open_records"):
+    for table in ("ledger_entries", "ledger_pending", "open_records"):
         engine.writer.execute(
             f"UPDATE {table} SET epoch = ?1, seq = seq + ?2 WHERE epoch = ?3 AND seq > ?4",  # noqa: S608
             *parameters,

@@ -18,12 +18,12 @@ STATES = {State.PENDING: 0, State.VOIDED: 1, State.POSTED: 2}
 TABLES = ("ledger_entries", "ledger_pending", "balances", "open_records")
 
 _INSERT_ENTRY = "INSERT INTO ledger_entries VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
-_INSERT_PENDING = "INSERT INTO ledger_pending VALUES (?, ?, ?, ?, ?)"
+_INSERT_PENDING = "INSERT INTO ledger_pending VALUES (?, ?, ?, ?, ?, ?, ?)"
 _ADD_BALANCE = (
     "INSERT INTO balances VALUES (?1, ?2, ?3, ?4) ON CONFLICT (account, currency) DO UPDATE SET "
     "posted_minor = posted_minor + ?3, pending_minor = pending_minor + ?4"
 )
-_PENDING = "SELECT n, account, amount_minor, currency FROM ledger_pending WHERE transfer_id = ?"
+_PENDING = "SELECT epoch, seq, n, account, amount_minor, currency FROM ledger_pending WHERE transfer_id = ?"
 
 
 def post(execute: Execute, epoch: int, seq: int, event: ev.Event) -> None:
@@ -33,7 +33,7 @@ def post(execute: Execute, epoch: int, seq: int, event: ev.Event) -> None:
     pending: tuple[Entry, ...] = ()
     if transfer is not None:
         found: list[Any] = sorted(execute(_PENDING, (transfer,)))  # cheaper than ORDER BY: two rows
-        pending = tuple(Entry(State.PENDING, row[1], Money(row[2], row[3]), transfer) for row in found)
+        pending = tuple(Entry(State.PENDING, row[3], Money(row[4], row[5]), transfer) for row in found)
     entries = entries_for(event, pending)
     if entries:
         _write(execute, epoch, seq, entries, bool(pending))
@@ -50,7 +50,7 @@ def _write(execute: Execute, epoch: int, seq: int, entries: tuple[Entry, ...], s
         execute(_INSERT_ENTRY, (epoch, seq, n, STATES[entry.state], *what, entry.transfer_id))
         sums[entry.account, entry.amount.currency][entry.state is not State.POSTED] += entry.amount.minor
         if entry.state is State.PENDING:
-            execute(_INSERT_PENDING, (entry.transfer_id, n, *what))
+            execute(_INSERT_PENDING, (entry.transfer_id, epoch, seq, n, *what))
     for (account, currency), (posted, waiting) in sums.items():
         execute(_ADD_BALANCE, (account, currency, posted, waiting))
 

@@ -162,7 +162,8 @@ class _Derived:
             self._pending.pop(transfer, None)
         waiting = tuple(entry for entry in entries if entry.state is State.PENDING)
         if waiting:
-            self._pending[waiting[0].transfer_id] = waiting
+            waiting_id = waiting[0].transfer_id
+            self._pending[waiting_id] = self._pending.get(waiting_id, ()) + waiting
 
     def compare(self, connection: apsw.Connection) -> list[Damage]:
         """The first difference of each kind."""

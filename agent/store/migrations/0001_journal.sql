@@ -82,11 +82,13 @@ CREATE TABLE ledger_entries (
 -- Pending entries that were neither voided nor replaced yet: a handful.
 CREATE TABLE ledger_pending (
     transfer_id TEXT NOT NULL,
+    epoch INTEGER NOT NULL,
+    seq INTEGER NOT NULL,
     n INTEGER NOT NULL,
     account TEXT NOT NULL,
     currency TEXT NOT NULL,
     amount_minor INTEGER NOT NULL,
-    PRIMARY KEY (transfer_id, n)
+    PRIMARY KEY (transfer_id, epoch, seq, n)
 ) WITHOUT ROWID;
 
 -- Sums of ledger_entries: posted, and pending plus voided.
