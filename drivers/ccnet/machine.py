@@ -254,11 +254,12 @@ class CcnetMachine:
             self._start_over()
         self._offline = False
         waiting = self._notes.waiting
-        events = self._health.clear("poll_refused")
-        events += self._health.seen(status, reply.data, now, waiting.note_id if waiting else None)
+        events: list[ev.Event] = []
         if status is not None:
             code = reply.data[1] if len(reply.data) > 1 else None
             events += self._notes.seen(Seen(status, code, self._identity.table, self._evidence))
+        events += self._health.clear("poll_refused")
+        events += self._health.seen(status, reply.data, now, waiting.note_id if waiting else None)
         return events + self._identity.tell(notes_open=self._notes.open)
 
     def _poll_refused(self) -> list[ev.Event]:
