@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import timedelta
 
 from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
 from sync.central.database import UNAVAILABLE
 from sync.central.kiosk_api import KioskApi
 from sync.central.logs import TraceIds, configure
+from sync.central.office import access, api, pages
+from sync.central.office.accounts import Accounts
+from sync.central.problems import RETRY_AFTER_S
 from sync.central.services import Services, running
 from sync.central.settings import CentralSettings
 
@@ -28,17 +34,49 @@ def create_app(load: Callable[[], CentralSettings], *, logs: bool = True) -> ASG
             configure(settings.logging)
         async with running(settings) as services:
             app.state.services = services
+            app.state.accounts = make_accounts(services)
             yield
 
     app = FastAPI(title="Kiosk office", version=VERSION, lifespan=lifespan, openapi_url=None)
-    app.add_api_route("/health", health, methods=["GET"])
-    app.add_api_route("/metrics", metrics, methods=["GET"])
+    app.add_api_route("/health", health, methods=["GET"], include_in_schema=False)
+    app.add_api_route("/metrics", metrics, methods=["GET"], include_in_schema=False)
+    app.include_router(api.router)
+    app.add_api_route(f"{access.API_PREFIX}/openapi.json", api.openapi, methods=["GET"], include_in_schema=False)
+    app.include_router(pages.router)
+    app.mount("/static", StaticFiles(directory=pages.FOLDER / "static"))
+    app.add_exception_handler(access.NotLoggedIn, access.not_logged_in)
+    app.add_exception_handler(access.Forbidden, access.forbidden)
+    app.add_exception_handler(RequestValidationError, malformed)
+    for error in UNAVAILABLE:
+        app.add_exception_handler(error, unavailable)
 
     def services() -> Services:
         found: Services = app.state.services
         return found
 
     return TraceIds(KioskApi(app, services))
+
+
+def make_accounts(services: Services) -> Accounts:
+    office = services.settings.office
+    return Accounts(
+        services.pool,
+        session=timedelta(hours=office.session_h),
+        lockout_after=office.lockout_after,
+        lockout=timedelta(seconds=office.lockout_s),
+    )
+
+
+async def unavailable(request: Request, error: Exception) -> Response:
+    response = access.json_problem("database_unavailable", 503, "the office's database does not answer; try again")
+    response.headers["Retry-After"] = str(RETRY_AFTER_S)
+    return response
+
+
+async def malformed(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for nothing else
+    found = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
+    return access.json_problem("malformed_request", 422, found)
 
 
 async def health(request: Request) -> Response:
