@@ -12,14 +12,16 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
 
+from agent.api.auth.caller import guards
 from agent.api.module import Context, Module, Parts
 from agent.domain.errors import ConfigError
 from agent.store.ports import Projection
@@ -118,4 +120,22 @@ class RouterFactory:
             raise ConfigError(f"module {name} cannot be built: {type(error).__name__}: {error}") from error
         if not isinstance(parts, Parts):
             raise ConfigError(f"module {name}: build gives no Parts")
+        for route in _unguarded(parts.router.routes):
+            raise ConfigError(
+                f"module {name}: {route} lets everybody in. Give it a role with context.require, either as"
+                f" dependencies=[Depends(...)] or as a default value (actor: str = Depends(...)): FastAPI cannot read"
+                f" local names out of text annotations"
+            )
         return Mounted(name, found.module.prefix, parts)
+
+
+def _unguarded(routes: Iterable[Any]) -> Iterator[str]:
+    """Routes without `require`: a forgotten one, or one that FastAPI took for a query parameter."""
+    for route in routes:
+        if isinstance(route, APIRoute):
+            if not any(guards(each.call) for each in route.dependant.dependencies):
+                yield f"{', '.join(sorted(route.methods or ()))} {route.path}"
+        elif hasattr(route, "original_router"):  # a router that was included into this one
+            yield from _unguarded(route.original_router.routes)
+        else:
+            yield f"{type(route).__name__} {getattr(route, 'path', '')}".strip()

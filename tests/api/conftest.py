@@ -15,14 +15,19 @@ import uvicorn
 from fastapi import FastAPI
 
 from agent.api.app import ApiParts, create_app
+from agent.api.auth.caller import require
 from agent.api.auth.secrets import Cost
+from agent.api.idempotency import Idempotency
+from agent.api.module import Context
 from agent.api.ports import PartState
-from agent.api.router_factory import Mounted
+from agent.api.router_factory import Mounted, RouterFactory, projections
 from agent.api.settings import ApiSettings
+from agent.api.trace import trace_id
 from agent.domain.errors import NotFound
 from agent.domain.events import Denomination, Event
 from agent.domain.money import Money
 from agent.store.journal import SqliteStore
+from agent.store.ports import Projection
 from agent.store.settings import StoreSettings
 from drivers.ports import DeviceInfo, DeviceState, NoteAcceptor, TraceItem
 
@@ -30,6 +35,7 @@ ORIGIN = "http://127.0.0.1:8005"
 UI_TOKEN = "ui-token-of-the-tests-0123456789abcdef"
 PIN = "270415"
 CHEAP = Cost(memory_kib=8, passes=1, lanes=1)
+MODULES = Path(__file__).resolve().parents[2] / "modules"
 OWNER = os.getuid()
 
 
@@ -175,11 +181,11 @@ def _at_socket(app: FastAPI, uid: int | None) -> Any:
     return with_peer
 
 
-def open_store(folder: Path, clock: Any) -> SqliteStore:
+def open_store(folder: Path, clock: Any, tables: Sequence[Projection] = ()) -> SqliteStore:
     settings = StoreSettings(
         directory=folder, reserve_mib=0, disk_low_mib=0.002, disk_resume_mib=0.003, disk_critical_mib=0.001
     )
-    return SqliteStore.open(settings, clock=clock, randomness=os.urandom)
+    return SqliteStore.open(settings, clock=clock, randomness=os.urandom, projections=tables)
 
 
 KioskMaker = Callable[..., Any]
@@ -191,12 +197,21 @@ def kiosk_at(tmp_path: Path) -> KioskMaker:
 
     @asynccontextmanager
     async def make(
-        clock: Any = None, *, modules: Sequence[Mounted] = (), routers: Sequence[Any] = (), **settings: Any
+        clock: Any = None,
+        *,
+        modules: Sequence[Mounted] = (),
+        real_modules: Sequence[str] = (),
+        routers: Sequence[Any] = (),
+        **settings: Any,
     ) -> AsyncIterator[Kiosk]:
         clock = clock or TestClock()
         board, status = Board({"cashcode": CASHCODE}), Status()
         chosen = ApiSettings.model_validate({"ui_token": UI_TOKEN, **settings})
-        store = open_store(tmp_path, clock)
+        factory = RouterFactory(MODULES)
+        found = factory.discover(real_modules, {})
+        store = open_store(tmp_path, clock, projections(found))
+        context = Context(store, clock, os.urandom, board, require, Idempotency(store).once, trace_id)
+        mounted = [*modules, *factory.build(found, context)]
         app = create_app(
             ApiParts(
                 settings=chosen,
@@ -209,7 +224,7 @@ def kiosk_at(tmp_path: Path) -> KioskMaker:
                 metrics=lambda: b"kiosk_up 1\n",
                 version="0.0-test",
                 owner_uids=frozenset({OWNER}),
-                modules=modules,
+                modules=mounted,
                 routers=routers,
                 secrets_cost=CHEAP,
             )
@@ -217,6 +232,10 @@ def kiosk_at(tmp_path: Path) -> KioskMaker:
         async with AsyncExitStack() as stack:
             stack.push_async_callback(store.close)
             await stack.enter_async_context(app.router.lifespan_context(app))
+            for module in mounted:
+                if module.parts.start and module.parts.stop:
+                    await module.parts.start()
+                    stack.push_async_callback(module.parts.stop)
             yield Kiosk(app, store, clock, board, status, tmp_path, chosen)
 
     return make

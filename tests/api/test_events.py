@@ -338,7 +338,11 @@ async def test_who_talks_on_the_websocket_is_sent_away_and_nothing_is_echoed(liv
 async def test_the_websocket_refuses_with_a_problem_document(live: Kiosk) -> None:
     screen = await live.as_user("ui")
     async with live.client() as nobody:
-        cases = [(nobody, {}, 401), (screen, {"origin": "http://evil.example"}, 403), (screen, {"origin": None}, 403)]
+        cases: list[tuple[httpx.AsyncClient, dict[str, Any], int]] = [
+            (nobody, {}, 401),
+            (screen, {"origin": "http://evil.example"}, 403),
+            (screen, {"origin": None}, 403),
+        ]
         for client, more, status in cases:
             with pytest.raises(websockets.InvalidStatus) as refused:
                 async with connect(live, client, **more):

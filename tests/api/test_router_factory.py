@@ -13,8 +13,9 @@ from agent.api.router_factory import RouterFactory, projections
 from agent.domain.errors import ConfigError
 
 GOOD = """
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends
 from pydantic import BaseModel, ConfigDict
+from agent.api.auth.caller import require
 from agent.api.module import Context, Module, Parts
 
 class Settings(BaseModel):
@@ -24,7 +25,7 @@ class Settings(BaseModel):
 def build(context: Context, settings: Settings) -> Parts:
     router = APIRouter()
 
-    @router.get("/volume")
+    @router.get("/volume", dependencies=[Depends(require("ui"))])
     def volume() -> int:
         return settings.volume
 
@@ -32,6 +33,13 @@ def build(context: Context, settings: Settings) -> Parts:
 
 MODULE = Module(name="{name}", prefix="{prefix}", settings=Settings, build=build, projections=("table of {name}",))
 """
+
+
+# With the annotations as text, FastAPI takes `actor` for a query parameter: whoever adds ?actor=… is let in.
+NOT_READ = "from __future__ import annotations\nfrom typing import Annotated" + GOOD.replace(
+    'volume", dependencies=[Depends(require("ui"))])\n    def volume()',
+    'volume")\n    def volume(actor: Annotated[str, Depends(require(*roles))])',
+).replace("router = APIRouter()", "router, roles = APIRouter(), ['ui']")
 
 
 class Folder:
@@ -69,7 +77,7 @@ def test_what_is_enabled_is_found_and_built_with_its_settings(folder: Folder) ->
     (folder.path / "no_module").mkdir()
     assert folder.factory.available() == ["alpha", "asleep", "beta"]
     found = folder.factory.discover(["beta", "alpha"], {"beta": {"volume": 11}, "asleep": {"volume": 1}})
-    assert projections(found) == ["table of beta", "table of alpha"]
+    assert [str(each) for each in projections(found)] == ["table of beta", "table of alpha"]
     assert f"{folder.path.name}.asleep.module" not in sys.modules, "what is not enabled is not even imported"
     context: Context = None  # type: ignore[assignment]
     mounted = folder.factory.build(found, context)
@@ -97,6 +105,9 @@ def test_unknown_modules(folder: Folder) -> None:
         (GOOD.replace('prefix="{prefix}"', 'prefix="../auth"'), "prefix '../auth' is not allowed"),
         (GOOD.replace("router = APIRouter()", "raise KeyError('x')"), "cannot be built: KeyError"),
         (GOOD.replace("return Parts(router=router)", "return None"), "build gives no Parts"),
+        (GOOD.replace(', dependencies=[Depends(require("ui"))]', ""), "GET /volume lets everybody in"),
+        (GOOD.replace("return Parts", "router.mount('/x', APIRouter()); return Parts"), "Mount /x lets everybody in"),
+        (NOT_READ, "GET /volume lets everybody in"),
     ],
 )
 def test_a_broken_module_stops_the_start_by_name(folder: Folder, text: str, said: str) -> None:

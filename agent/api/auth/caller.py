@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, unique
 from typing import Annotated
+from weakref import WeakSet
 
 from fastapi import Security
 from fastapi.requests import HTTPConnection
@@ -65,6 +66,9 @@ class PinRequired(NotAuthenticated):
     code = "pin_required"
 
 
+_GUARDS: WeakSet[Callable[..., str]] = WeakSet()
+
+
 def require(*roles: str, pin: bool = False) -> Callable[..., str]:
     """A dependency that lets exactly these roles through (any role when none is named) and gives the actor.
 
@@ -80,7 +84,13 @@ def require(*roles: str, pin: bool = False) -> Callable[..., str]:
             raise PinRequired("Log in with your PIN: this moves money.")
         return caller.actor
 
+    _GUARDS.add(dependency)
     return dependency
+
+
+def guards(dependency: object) -> bool:
+    """Whether this is a dependency that `require` made."""
+    return dependency in _GUARDS
 
 
 def permitted(caller: Caller | None, allowed: frozenset[Role]) -> Caller:

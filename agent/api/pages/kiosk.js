@@ -115,7 +115,7 @@ function showKeypad() {
   text("typed", money(Number(state.typed || "0") * unit, currency()));
   $("keypad-ok").disabled = !Number(state.typed);
   if (!$("keys").children.length) {
-    for (const digit of "1234567890") $("keys").append(button(digit, () => type(digit)));
+    for (const digit of ["1", "2", "3", "4", "5", "6", "7", "8", "9", "00", "0"]) $("keys").append(button(digit, () => type(digit)));
     $("keys").append(button("⌫", () => type("Backspace")));
   }
   $("keys").lastElementChild.setAttribute("aria-label", t("erase"));
@@ -124,7 +124,7 @@ function showKeypad() {
 
 function type(key) {
   if (key === "Escape") state.typed = null;
-  else if (/^[0-9]$/.test(key) && state.typed.length < DIGITS_MAX) state.typed = (state.typed + key).replace(/^0+/, "");
+  else if (/^[0-9]+$/.test(key) && state.typed.length + key.length <= DIGITS_MAX) state.typed = (state.typed + key).replace(/^0+/, "");
   else if (key === "Backspace") state.typed = state.typed.slice(0, -1);
   else return;
   show();
