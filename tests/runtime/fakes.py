@@ -16,7 +16,7 @@ START_US = 1_800_000_000_000_000  # 2027-01-15, after the build
 
 
 class FakeClock:
-    """Time stands until `advance`; whoever sleeps past the new time wakes up. `waiting` tells the deadlines slept for."""
+    """Time stands until `advance`; whoever sleeps past the new time wakes up."""
 
     def __init__(self, now_us: int = START_US) -> None:
         self._now = 1_000.0
