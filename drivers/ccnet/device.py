@@ -204,6 +204,7 @@ class Device:
     def insert_stacker(self, now: float) -> None:
         if self._out:
             self._out = False
+            self._forget_masks()
             self._enter(INITIALIZE, now, self.settings.init_ms)
 
     def fill(self, now: float) -> None:

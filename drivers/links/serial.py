@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import termios
 from pathlib import Path
 
 import serial
@@ -39,7 +40,7 @@ def open_serial(path: str, settings: SerialSettings) -> SerialLink:
     port.rts, port.dtr = settings.rts, settings.dtr  # before the open: the lines must not twitch
     try:
         port.open()
-    except (serial.SerialException, OSError, ValueError) as error:
+    except (serial.SerialException, termios.error, OSError, ValueError) as error:
         raise TransportError(f"cannot open {path}: {_cause(path, error)}", port=path) from error
     return SerialLink(port, path)
 
@@ -51,4 +52,6 @@ def _cause(path: str, error: Exception) -> str:
         return "no permission (is the user in the group that owns it, usually dialout?)"
     if "exclusively lock" in str(error):
         return "another process holds it"
+    if isinstance(error, termios.error):
+        return f"it does not take these line settings ({error.args[-1]})"
     return str(error)

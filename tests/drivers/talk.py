@@ -48,7 +48,7 @@ class Talk:
         self.events: list[ev.Event] = []
         self._count = 0
         self.machine = CcnetMachine("acceptor", CcnetSettings(**settings), self._new_id, history)
-        self.step = self.machine.step(None, self.now)
+        self.step: Step = self.machine.step(None, self.now)
 
     def _new_id(self) -> str:
         self._count += 1
@@ -67,7 +67,7 @@ class Talk:
             self.now += self.step.timeout_s
         reply = None if data is None else Frame(3, data)
         assert reply is None or self.machine.is_reply(reply), f"{data!r} does not answer {self.asks.name}"
-        self.step: Step = self.machine.step(reply, self.now)
+        self.step = self.machine.step(reply, self.now)
         self.events += self.step.events
         return list(self.step.events)
 
