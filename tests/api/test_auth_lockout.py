@@ -1,7 +1,6 @@
 """Guessing: growing delays by name, the same for names that do not exist, across restarts and clock jumps."""
 
 import asyncio
-import statistics
 import time
 
 import httpx
@@ -146,17 +145,18 @@ async def test_made_up_names_neither_fill_the_table_nor_push_out_a_users_lock(ki
         assert (await attempt(client, secret=PIN)).status_code == 429
 
 
+@pytest.mark.serial
 async def test_verifying_takes_the_same_time_for_nobody() -> None:
-    """Real argon2 costs: else a stopwatch lists the names."""
+    """Real argon2 costs: else a stopwatch lists the names. The fastest of many: other processes only add."""
     secrets = Secrets(Cost(memory_kib=8192, passes=2))
     stored = await secrets.hash(PIN)
     times: dict[bool, list[float]] = {True: [], False: []}
-    for known in (True, False) * 9:
+    for known in (True, False) * 15:
         start = time.perf_counter()
         assert not await secrets.verify("555000", stored if known else None)
         times[known].append(time.perf_counter() - start)
     secrets.close()
-    known_s, nobody_s = statistics.median(times[True]), statistics.median(times[False])
+    known_s, nobody_s = min(times[True]), min(times[False])
     assert 0.5 < known_s / nobody_s < 2, (known_s, nobody_s)
 
 
