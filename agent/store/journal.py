@@ -140,6 +140,11 @@ class SqliteStore:
         journal_id: UUID = await self._submit(Job(task=self._forking(common_seq)))
         return journal_id
 
+    def fork_now(self, common_seq: int) -> UUID:
+        """The same, blocking."""
+        journal_id: UUID = self._wait(Job(task=self._forking(common_seq)))
+        return journal_id
+
     async def rebuild(self, progress: Progress = ignore_progress) -> int:
         """Projections, ledger and open records from the journal; returns how many rows were read. Writers wait."""
         rows: int = await self._submit(Job(task=lambda engine: rebuild(engine, progress)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections import defaultdict
 from dataclasses import dataclass, field
 from uuid import UUID
@@ -14,13 +15,14 @@ from agent.domain.errors import UnbalancedEntries
 from agent.domain.ledger import Entry, State, entries_for, settled_transfer
 from agent.domain.wire import event_of
 from agent.store.connection import query
-from agent.store.errors import DISK_ERRORS
 from agent.store.ledger import STATES
 from agent.store.reader import COLUMNS, SqlReader, row_of
 from agent.store.rebuild import Progress, epoch_rows, history_length, ignore_progress
 from agent.store.witness import Seen
 
 _BATCH = 1_000
+UNREADABLE = (apsw.Error, ValueError, TypeError, AttributeError, OverflowError, struct.error)
+"""What damaged bytes may raise on their way into a row: SQLite's complaints, texts that are no UTF-8, wrong types."""
 TAIL_ROWS = 256  # checked at every start; the rest by `kiosk journal verify`
 
 
@@ -53,8 +55,8 @@ def verify(reader: SqlReader, seen: Seen | None, progress: Progress = ignore_pro
     """Check everything that `reader` sees; `seen` is the witness. Raises nothing for damage: it is in the verdict."""
     try:
         return _verify(reader.connection, seen, progress)
-    except DISK_ERRORS as error:
-        return Verdict(None, 0, 0, (Damage(0, 0, "file_corrupt", str(error)),))
+    except UNREADABLE as error:
+        return Verdict(None, 0, 0, (Damage(0, 0, "file_corrupt", f"{type(error).__name__}: {error}"),))
 
 
 def _verify(connection: apsw.Connection, seen: Seen | None, progress: Progress) -> Verdict:
@@ -82,10 +84,10 @@ def _verify(connection: apsw.Connection, seen: Seen | None, progress: Progress) 
             rows += 1
         damages += check.finish()
         previous = check.common
+    damages += against_witness(connection, seen)
     damages += derived.compare(connection)
     if not journals:
         return Verdict(None, 0, rows, tuple(damages))
-    damages += against_witness(connection, seen)
     return Verdict(UUID(bytes=journals[-1][1]), row.seq if row else 0, rows, tuple(dict.fromkeys(damages)))
 
 
@@ -103,7 +105,7 @@ class _Chain:
 
     def take(self, row: JournalRow) -> None:
         if self._damage is None:
-            found = first_break([row], *self._last)
+            found = _break_at(row, *self._last)
             if found is not None:
                 self._damage = Damage(self._epoch, *found)
             elif row.seq == 1 and not self._starts_well(row):
@@ -238,9 +240,12 @@ def against_witness(connection: apsw.Connection, seen: Seen | None) -> list[Dama
 
 
 def check_tail(connection: apsw.Connection, journal_id: UUID, rows: int = TAIL_ROWS) -> Damage | None:
-    """The last rows of the present journal: do they continue one another?"""
+    """The last rows of the present journal: do they continue one another? Raises `apsw.Error` when SQLite cannot."""
     sql = f"SELECT {COLUMNS} FROM journal ORDER BY seq DESC LIMIT ?"  # noqa: S608 - our own constant
-    tail = [row_of(values) for values in query(connection, sql, rows + 1)][::-1]
+    try:
+        tail = [row_of(values) for values in query(connection, sql, rows + 1)][::-1]
+    except (ValueError, TypeError) as error:
+        return Damage(0, 0, "file_corrupt", str(error))
     if not tail:
         return Damage(0, 1, "rows_missing", "the journal is empty")
     if len(tail) <= rows:
@@ -248,5 +253,17 @@ def check_tail(connection: apsw.Connection, journal_id: UUID, rows: int = TAIL_R
     else:
         tail_start = (tail[0].seq, tail[0].hash)
         tail = tail[1:]
-    found = first_break(tail, *tail_start)
-    return None if found is None else Damage(0, *found)
+    for row in tail:
+        found = _break_at(row, *tail_start)
+        if found is not None:
+            return Damage(0, *found)
+        tail_start = (row.seq, row.hash)
+    return None
+
+
+def _break_at(row: JournalRow, seq: int, prev_hash: bytes) -> tuple[int, str] | None:
+    """`first_break` for one row, whatever its columns hold."""
+    try:
+        return first_break([row], seq, prev_hash)
+    except UNREADABLE:
+        return seq + 1, "wrong_hash"

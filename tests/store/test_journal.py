@@ -130,8 +130,8 @@ async def test_entries_that_do_not_balance_are_refused_in_production(
 ) -> None:
     """A planted bug in a ledger rule: the event is refused whole, and the chain goes on as if it had never been."""
     lopsided = [ledger.Entry(ledger.State.POSTED, ledger.CUSTOMER, FIVE, "t")]
-    monkeypatch.setattr(ledger, "_rules", lambda _event, _pending: lopsided)
     async with open_store(tmp_path) as store:
+        monkeypatch.setattr(ledger, "_rules", lambda _event, _pending: lopsided)
         with pytest.raises(UnbalancedEntries):
             await store.record([escrowed("n1")], actor="a")
         with store.read() as reader:
