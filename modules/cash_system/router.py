@@ -154,7 +154,7 @@ def _doubts(router: APIRouter, service: CashService, context: Context) -> None:
         request: Request,
         doubt_id: str,
         finding: ResolveIn,
-        actor: str = Depends(context.require(*STAFF)),  # noqa: B008 - FastAPI resolves no local names in Annotated
+        actor: str = Depends(context.require(*STAFF)),  # not Annotated: FastAPI reads no local names there
     ) -> Response:
         """A person decides; nothing resolves itself. Money found in the box is credited to a payment that still
         collects and becomes a claim of one that is over. 403 `person_needed` on the control socket without a login.

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import httpx
 from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, Request, async_playwright
@@ -61,8 +62,6 @@ class KioskProcess:
             port = {self.port}
             [runtime]
             reopen_max_ms = 300
-            [logging]
-            file = "{self._log}"
             [modules.cash_system]
             {chr(10).join(f"{key} = {value}" for key, value in cash.items())}
             [devices.cashcode]
@@ -76,13 +75,14 @@ class KioskProcess:
         )
 
     async def start(self) -> None:
-        self._process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            *("-m", "agent.cli.main", "--config", str(self._config), "agent"),
-            cwd=ROOT,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.DEVNULL,
-        )
+        with self._log.open("ab") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                *("-m", "agent.cli.main", "--config", str(self._config), "agent"),
+                cwd=ROOT,
+                stdout=log,
+                stderr=log,
+            )
         async with asyncio.timeout(READY_S):
             while not await self._ready():
                 assert self._process.returncode is None, self._log.read_text()
@@ -108,6 +108,15 @@ class KioskProcess:
                 return False
         return answer.status_code == 200
 
+    async def clear(self) -> None:
+        """Cancel what a test left open, over the control socket, so that it does not become the next one's."""
+        transport = httpx.AsyncHTTPTransport(uds=str(self.state / "agent.sock"))
+        async with httpx.AsyncClient(transport=transport, base_url=f"{self.origin}/api/v1/cash") as http:
+            while (payment := (await http.get("/snapshot")).json()["payment"]) is not None:
+                headers = {"Idempotency-Key": str(uuid4())}
+                await http.post(f"/payments/{payment['id']}/cancel", json={}, headers=headers)
+                await asyncio.sleep(0.1)
+
     # --- what the customer's hands do
 
     async def insert(self, value: str) -> None:
@@ -116,6 +125,12 @@ class KioskProcess:
     def stacked(self) -> int:
         """What lies in the box, in minor units."""
         return int(sum(self.simulator.truth()["stacked_minor"].values()))
+
+    async def until(self, state: str) -> None:
+        """Wait until the validator is in this state, in the manual's word."""
+        async with asyncio.timeout(15):
+            while self.simulator.truth()["state"] != state:  # noqa: ASYNC110 - a device tells nobody
+                await asyncio.sleep(0.005)
 
 
 @asynccontextmanager
@@ -191,6 +206,9 @@ async def screen(
 async def sound(page: Page) -> list[str]:
     """What WCAG AA and a finger would complain of, as far as a script can see it: touch targets below 64 px, controls
     without a name, contrast below 4.5, scrolling, words cut off. Empty when all is well."""
-    await page.wait_for_timeout(350)  # views arrive
+    await page.evaluate(
+        "Promise.all(document.getAnimations().map((each) => each.effect.getComputedTiming().iterations"
+        " === Infinity ? null : each.finished))"
+    )
     found: list[str] = await page.evaluate(Path(__file__).with_name("kiosk_sound.js").read_text())
     return found

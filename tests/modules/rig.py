@@ -186,7 +186,7 @@ class Rig:
             randomness=self.randomness,
             devices=self.devices,
             require=require,
-            once=_no_http,
+            once=no_http,
         )
         self.parts = build(context, self.settings)
         self.service = service_of(self.parts.start)
@@ -404,7 +404,7 @@ def service_of(method: Callable[..., Any] | None) -> CashService:
     return service
 
 
-async def _no_http(request: Request, work: Work) -> Response:
+async def no_http(request: Request, work: Work) -> Response:
     raise AssertionError("these tests call the service itself")
 
 
