@@ -79,8 +79,8 @@ class Customer:
         return await self.call("GET", f"/cash/payments/{payment_id}")
 
     async def insert(self, value_major: int) -> None:
-        """Push a note into the validator."""
-        await self._rig.simulator.command(f"insert {value_major}")
+        """Push a note into the validator as soon as its slot is open."""
+        await self._rig.simulator.insist(f"insert {value_major}", timeout_s=30.0)
 
     async def until(self, payment_id: str, *states: str, timeout_s: float = 20.0) -> dict[str, Any]:
         """The payment once it is in one of `states` (default: any final one). Raises `RigFailed` when it is late."""

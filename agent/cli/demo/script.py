@@ -26,7 +26,7 @@ async def perform(rig: Rig) -> None:
             exact = await _pay(customer, amount_minor=50_000, notes=(500,))
             over = await _pay(customer, amount_minor=30_000, notes=(100, 500))
         for payment in (exact, over):
-            _show_row(await _arrival(partial(office.transaction, payment["id"]), "the transaction"), payment)
+            _show_row(await arrival(partial(office.transaction, payment["id"]), "the transaction"), payment)
         await _snapshot(rig, office)
     await _verify(rig)
 
@@ -60,7 +60,7 @@ def _show_row(row: TransactionFacts, payment: dict[str, Any]) -> None:
 
 async def _snapshot(rig: Rig, office: Office) -> None:
     made = await rig.kiosk("sync", "snapshot", "--json")
-    stored: ObjectFacts = await _arrival(partial(office.stored_object, str(made["blob_id"])), "the snapshot")
+    stored: ObjectFacts = await arrival(partial(office.stored_object, str(made["blob_id"])), "the snapshot")
     _say(f"S3: s3://{stored.bucket}/{stored.key}  {stored.size_bytes} bytes  sha256 {stored.sha256}")
     _say("  read back by the office and found equal; sealed to the office's age keys")
 
@@ -80,8 +80,8 @@ async def _verify(rig: Rig) -> None:
         _say(f"in the simulated stacker lie {Money(minor, currency)}, as the ledger says")
 
 
-async def _arrival(look: Callable[[], Any], what: str) -> Any:
-    """What `look` finds, as soon as it finds something."""
+async def arrival(look: Callable[[], Any], what: str) -> Any:
+    """What `look` finds, as soon as it finds something. Raises `RigFailed` when it is late."""
     deadline = time.monotonic() + ARRIVES_WITHIN_S
     while (found := await asyncio.to_thread(look)) is None:
         if time.monotonic() > deadline:
