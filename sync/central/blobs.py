@@ -21,6 +21,7 @@ from sync.central.database import UNAVAILABLE, Connection, Pool
 from sync.central.presence import Presence
 from sync.central.problems import Alarm, Refused
 from sync.central.s3 import Bucket, ObjectMissing, ObjectStoreUnavailable, digest_of
+from sync.central.settings import S3Settings
 from sync.envelope import GrantAnswer, Refusal
 
 LEASE_S = 600.0
@@ -44,8 +45,11 @@ UPDATE blobs SET state = %s, next_try_at = %s, lease_until = NULL, last_error = 
 WHERE kiosk_id = %s AND blob_id = %s"""
 
 
-async def grant(connection: Connection, bucket: Bucket, kiosk_id: UUID, blob_id: str, ttl_s: int) -> GrantAnswer:
-    """Raises `Refused` for a blob whose row is not here yet, or whose object is here already."""
+async def grant(
+    connection: Connection, bucket: Bucket, settings: S3Settings, kiosk_id: UUID, blob_id: str
+) -> GrantAnswer:
+    """Raises `Refused` for a blob whose row is not here yet, whose object is here already, or that is too large."""
+    ttl_s = settings.grant_ttl_s
     now = datetime.now(UTC)
     if "\x00" in blob_id:
         raise Refused(Refusal.BLOB_UNKNOWN, "no row names this blob")
@@ -56,6 +60,9 @@ async def grant(connection: Connection, bucket: Bucket, kiosk_id: UUID, blob_id:
     sha256, size_bytes, key, state = row
     if state in ("stored", "discarded"):
         raise Refused(Refusal.BLOB_STORED, f"blob {blob_id} is {state}")
+    if size_bytes > settings.object_bytes_max:
+        text = f"blob {blob_id} has {size_bytes} bytes, more than the office takes ({settings.object_bytes_max})"
+        raise Refused(Refusal.BATCH_TOO_LARGE, text)
     url, headers = bucket.presigned_put(key, size_bytes=size_bytes, sha256=sha256, now=now, expires_in_s=ttl_s)
     return GrantAnswer(url, key, headers, ttl_s)
 

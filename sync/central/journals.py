@@ -13,6 +13,7 @@ from uuid import UUID
 
 from agent.domain.chain import JournalRow, genesis_hash
 from agent.domain.events import JournalOpened, NoteStacked
+from agent.domain.money import Money
 from agent.domain.wire import decode
 from sync.central.database import Connection
 from sync.central.problems import Alarm, Mark, Refused
@@ -200,7 +201,7 @@ async def _forked(connection: Connection, kiosk_id: UUID, old: Mark, seq: int, f
         return Alarm("journal_forked", key, f"journal {old.journal_id} is continued after its last row {seq}", facts)
     stacked = await _stacked(connection, kiosk_id, old, seq)
     facts = {**facts, "orphaned_from": seq + 1, "orphaned_to": old.seq, "orphaned_stacked_minor": dict(stacked)}
-    money = ", ".join(f"{minor} {currency} (minor units)" for currency, minor in sorted(stacked.items())) or "no notes"
+    money = ", ".join(str(Money(minor, currency)) for currency, minor in sorted(stacked.items())) or "no notes"
     detail = (
         f"rows {seq + 1} to {old.seq} of journal {old.journal_id} are no longer in the kiosk's own history "
         f"(an older disk image, or a clone); they stay here, with {money} stacked in them"

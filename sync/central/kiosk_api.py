@@ -125,8 +125,7 @@ async def _grant(services: Services, call: Call) -> msgspec.Struct:
 
     async def give(connection: Connection) -> msgspec.Struct:
         await _allowed(connection, call.kiosk)
-        ttl_s = services.settings.s3.grant_ttl_s
-        return await blobs.grant(connection, services.bucket, call.kiosk, request.blob_id, ttl_s)
+        return await blobs.grant(connection, services.bucket, services.settings.s3, call.kiosk, request.blob_id)
 
     return await attempt(services.pool, give)
 

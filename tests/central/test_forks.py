@@ -54,7 +54,7 @@ async def test_an_older_image_goes_on_in_a_new_journal_and_the_tail_stays(centre
     ((facts, detail),) = await centre.all("SELECT facts, detail FROM alarms WHERE code = 'journal_forked'")
     assert (facts["orphaned_from"], facts["orphaned_to"]) == (6, len(journal.rows))
     assert facts["orphaned_stacked_minor"] == {"EUR": 2000}
-    assert "2000 EUR" in detail
+    assert "20.00 EUR stacked" in detail
     states = await centre.all("SELECT journal_id, state, continued_at_seq FROM journals ORDER BY opened_at")
     assert states == [(journal.journal_id, "continued", 5), (following.journal_id, "open", None)]
     assert await centre.one("SELECT current_journal_id FROM kiosks") == following.journal_id
