@@ -171,30 +171,20 @@ class Agent:
 
     def parts(self) -> Sequence[PartState]:
         """See `agent.api.ports.AgentStatus`."""
-        health, troubles = self.store.health(), self.guard.troubles()
-        found = [
-            PartState(
-                "store",
-                health.failed is None,
-                True,
-                "" if health.failed is None else "store_failed",
-                health.failed or "",
-            )
-        ]
+        troubles = self.guard.troubles()
+        found = []
         for reason, part in _PART_OF.items():
             trouble = troubles.get(reason)
-            found.append(
-                PartState(part, trouble is None, True, reason if trouble else "", trouble.detail if trouble else "")
-            )
+            detail = trouble.detail if trouble else ""
+            found.append(PartState(part, trouble is None, True, reason if trouble else "", detail))
         for name in self.devices.names():
             info = self.devices.info(name)
             well = info.state in WELL
-            found.append(
-                PartState(f"device:{name}", well, False, "" if well else info.fault or info.state.value, info.detail)
-            )
+            code = "" if well else info.fault or info.state.value
+            found.append(PartState(f"device:{name}", well, False, code, info.detail))
         for name, position in self.bus.positions().items():
-            failing = position.failing
-            found.append(PartState(f"module:{name}", not failing, False, "handler_failing" if failing else "", failing))
+            code = "handler_failing" if position.failing else ""
+            found.append(PartState(f"module:{name}", not position.failing, False, code, position.failing))
         return found
 
     # --- the end
@@ -245,6 +235,7 @@ class Agent:
 
 
 _PART_OF = {
+    reasons.STORE_FAILED: "store",
     reasons.DISK_LOW: "disk",
     reasons.CLOCK_ABSURD: "clock",
     reasons.COMMITS_SLOW: "commits",

@@ -167,7 +167,8 @@ class Bus:
 
     async def drained(self) -> None:
         """Wait until every subscription has handled every row that is there."""
-        await asyncio.gather(*(each.drained() for each in self._subscriptions.values()))
+        if self._tasks:
+            await asyncio.gather(*(each.drained() for each in self._subscriptions.values()))
 
     def _committed(self, seq: int) -> None:
         self._head = seq

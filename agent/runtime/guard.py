@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -42,6 +43,7 @@ class Guard:
         self._troubles: dict[str, Trouble] = {}
         self._recorded: set[str] = set()  # reasons that the journal holds as inhibited once all waiting rows are in it
         self._waiting: deque[Event] = deque(maxlen=ROWS_WAITING_MAX)
+        self._writing = asyncio.Lock()
         self._listeners: list[Callable[[], None]] = []
 
     def subscribe(self, on_change: Callable[[], None]) -> None:
@@ -83,15 +85,17 @@ class Guard:
 
     async def record_changes(self, store: Store) -> None:
         """Write the waiting rows; on `StoreError` they wait for the next time."""
-        while self._waiting:
-            batch = list(self._waiting)
-            try:
-                await store.record(batch, actor="agent")
-            except StoreError as error:
-                logger.debug("rows of the guard wait for the store: {error}", error=error.message)
-                return
-            for _ in batch:
-                self._waiting.popleft()
+        async with self._writing:
+            while self._waiting:
+                batch = list(self._waiting)
+                try:
+                    await store.record(batch, actor="agent")
+                except StoreError as error:
+                    logger.debug("rows of the guard wait for the store: {error}", error=error.message)
+                    return
+                for event in batch:
+                    if self._waiting and self._waiting[0] is event:  # else it gave way to newer ones meanwhile
+                        self._waiting.popleft()
 
     def _tell(self) -> None:
         for listener in self._listeners:

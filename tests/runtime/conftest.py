@@ -26,7 +26,7 @@ def clock() -> FakeClock:
 
 @pytest.fixture
 async def store(tmp_path: Path, clock: FakeClock) -> AsyncIterator[SqliteStore]:
-    settings = StoreSettings(directory=tmp_path / "state", **SMALL)
+    settings = StoreSettings.model_validate({"directory": tmp_path / "state", **SMALL})
     opened = SqliteStore.open(settings, clock=clock, randomness=os.urandom, projections=PROJECTIONS)
     yield opened
     await opened.close()

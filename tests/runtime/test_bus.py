@@ -131,7 +131,7 @@ async def test_an_unreadable_row_is_passed_over_and_told(
         def rows(self, after: int, limit: int) -> list[JournalRow]:
             return [replace(row, body=b"{}") if row.seq == 2 else row for row in self._reader.rows(after, limit)]
 
-    listener, bus = Listener(), Bus(Torn(), clock, RETRY_MAX_S)  # type: ignore[arg-type]
+    listener, bus = Listener(), Bus(Torn(), clock, RETRY_MAX_S)
     bus.add("one", {AgentStarted: listener})
     await started(store, "a", "b")
     async with running(bus):
@@ -160,7 +160,7 @@ async def test_a_store_that_is_away_is_waited_for(store: SqliteStore, clock: Fak
                 raise StoreError("away")
             await store.advance(name, seq)
 
-    listener, bus = Listener(), Bus(Flaky(), clock, RETRY_MAX_S)  # type: ignore[arg-type]
+    listener, bus = Listener(), Bus(Flaky(), clock, RETRY_MAX_S)
     bus.add("one", {AgentStarted: listener})
     await started(store, "a")
     async with running(bus):

@@ -10,7 +10,8 @@ from tests.runtime.fakes import FakeClock, turns
 
 
 async def test_sleeping_until_the_past_still_gives_others_a_turn() -> None:
-    clock, others = SystemClock(), []
+    clock = SystemClock()
+    others: list[int] = []
     asyncio.get_running_loop().call_soon(others.append, 1)
     await clock.sleep_until(clock.monotonic() - 5)
     assert others == [1]

@@ -220,6 +220,7 @@ async def test_without_a_store_a_driver_only_tells_its_device_to_take_nothing(
         assert bench.links[1].written == [b"hello"]
         assert bench.driver.verbs == []
     bench.supervisor.rebuild()
+    await bench.pause()
     await bench.ready(4)
     assert bench.driver.verbs == [("enable", None)]
     assert of(recorded(), NoteStacked) == []
