@@ -12,7 +12,6 @@ import hashlib
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import httpx
 from loguru import logger
@@ -25,8 +24,7 @@ from agent.store.ports import Store
 from sync.edge import blob_table
 from sync.edge.backoff import Backoff, Bell, told_s
 from sync.edge.blob_table import Blob
-from sync.edge.client import Office, dated, tls_context
-from sync.edge.identity import is_loopback
+from sync.edge.client import ObjectStore, Office, UploadFailed
 from sync.edge.settings import SyncSettings
 from sync.edge.snapshot import SEALED
 from sync.envelope import GrantAnswer, Refusal
@@ -40,7 +38,6 @@ CONFIRM_MOST_S = 30.0
 CONFIRM_PATIENCE_S = 1800.0
 PATIENCE_MOST_S = 86_400.0
 """An object that the office still does not have so long after its upload is uploaded again; twice as long each time."""
-IDLE_TIMEOUT_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +46,6 @@ class Taken:
 
     until: float
     patience_s: float = CONFIRM_PATIENCE_S
-
-
-class UploadFailed(CentreUnavailable):
-    """The object store did not take the file now."""
-
-    code = "upload_failed"
 
 
 class Uploader:
@@ -77,7 +68,7 @@ class Uploader:
         self._backoff = Backoff(settings.retry_min_s, settings.retry_max_s, randomness)
         self._confirm = Backoff(CONFIRM_FIRST_S, CONFIRM_MOST_S, randomness)
         self._bell = Bell(clock)
-        self._transport = transport
+        self._objects = ObjectStore(settings, clock, transport=transport)
         self._taken: dict[str, Taken] = {}
         self._waiting = 0
 
@@ -91,9 +82,12 @@ class Uploader:
             self._bell.ring()
 
     async def run(self) -> None:
-        while True:
-            wait_s = await self._turn()
-            await self._bell.wait(self._clock.monotonic() + wait_s)
+        try:
+            while True:
+                wait_s = await self._turn()
+                await self._bell.wait(self._clock.monotonic() + wait_s)
+        finally:
+            await self._objects.close()
 
     async def _turn(self) -> float:
         """Work through what lies there; returns how long to wait. One file that will not go holds up no other."""
@@ -174,7 +168,7 @@ class Uploader:
             return False
 
     async def _upload(self, blob: Blob, grant: GrantAnswer) -> None:
-        status = await self._put(blob, grant)
+        status = await self._objects.put(grant.url, grant.headers, self._paced(blob))
         if status not in (200, 412):  # 412: write-once, and an earlier upload whose answer was lost had been taken
             raise UploadFailed(f"the object store answered {status} for blob {blob.blob_id}")
         self._on_step("blob_put")
@@ -187,29 +181,6 @@ class Uploader:
         patience_s = min(PATIENCE_MOST_S, 2 * before.patience_s) if before else CONFIRM_PATIENCE_S
         self._taken[blob.blob_id] = Taken(self._clock.monotonic() + patience_s, patience_s)
         logger.bind(blob=blob.blob_id, key=grant.object_key).info("blob uploaded")
-
-    async def _put(self, blob: Blob, grant: GrantAnswer) -> int:
-        """The presigned PUT with exactly the granted headers; the HTTP status, or `UploadFailed`."""
-        parts = urlsplit(grant.url)
-        if parts.scheme != "https" and not is_loopback(parts.hostname or ""):
-            raise UploadFailed("the granted address is neither https nor on this machine; set s3.public_endpoint")
-        tls = tls_context(self._settings)
-        tls.verify_flags = dated(tls.verify_flags, self._clock.now_us())
-        client = httpx.AsyncClient(
-            verify=tls,
-            proxy=self._settings.proxy,
-            trust_env=False,
-            timeout=httpx.Timeout(IDLE_TIMEOUT_S, connect=self._settings.connect_timeout_s),
-            transport=self._transport,
-        )
-        try:
-            async with (
-                client,
-                client.stream("PUT", grant.url, headers=grant.headers, content=self._paced(blob)) as response,
-            ):
-                return response.status_code
-        except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
-            raise UploadFailed(f"the object store cannot be reached: {str(error) or type(error).__name__}") from error
 
     async def _paced(self, blob: Blob) -> AsyncIterator[bytes]:
         rate = self._settings.upload_kib_per_s * 1024

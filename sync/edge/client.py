@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 from uuid import UUID
 
 import certifi
@@ -22,7 +23,7 @@ import msgspec
 from agent.domain.clock import Clock
 from agent.domain.errors import BatchRefused, CentreUnavailable
 from sync import envelope as wire
-from sync.edge.identity import Identity, unpadded
+from sync.edge.identity import Identity, is_loopback, unpadded
 from sync.edge.settings import SyncSettings
 
 T = TypeVar("T")
@@ -31,6 +32,8 @@ Trace = Callable[[str, dict[str, Any]], Awaitable[None]]
 ANSWER_BYTES_MAX = 64 << 10
 """The longest answer of the contract is a grant of about 2 KiB."""
 KEEP_ALIVE_S = 120.0
+UPLOAD_IDLE_S = 60.0
+"""An upload may take as long as its budget wants, but not stand still for longer than this."""
 TOKEN_MARGIN_S = 60.0
 """A token is renewed so long before it expires."""
 TEXT_MAX = 300
@@ -176,6 +179,51 @@ class Http:
             raise CentreUnavailable(_reason(error)) from error
 
 
+class UploadFailed(CentreUnavailable):
+    """The object store did not take the file now."""
+
+    code = "upload_failed"
+
+
+class ObjectStore:
+    """Presigned uploads: no token of ours, exactly the granted headers, TLS as for the office."""
+
+    def __init__(self, settings: SyncSettings, clock: Clock, *, transport: httpx.AsyncBaseTransport | None) -> None:
+        self._settings, self._clock, self._transport = settings, clock, transport
+        self._tls: ssl.SSLContext | None = None
+        self._client: httpx.AsyncClient | None = None
+
+    async def close(self) -> None:
+        if self._client is not None:
+            await self._client.aclose()
+            self._client = None
+
+    async def put(self, url: str, headers: Mapping[str, str], content: AsyncIterator[bytes]) -> int:
+        """The HTTP status. Raises `UploadFailed`, also for an address in the clear."""
+        parts = urlsplit(url)
+        if parts.scheme != "https" and not is_loopback(parts.hostname or ""):
+            raise UploadFailed("the granted address is neither https nor on this machine; see s3.public_endpoint")
+        try:
+            async with self._opened().stream("PUT", url, headers=dict(headers), content=content) as response:
+                return response.status_code
+        except (httpx.HTTPError, httpx.InvalidURL, ssl.SSLError, OSError) as error:
+            raise UploadFailed(_reason(error, "the object store")) from error
+
+    def _opened(self) -> httpx.AsyncClient:
+        if self._client is None:
+            self._tls = tls_context(self._settings)
+            self._client = httpx.AsyncClient(
+                verify=self._tls,
+                proxy=self._settings.proxy,
+                trust_env=False,
+                timeout=httpx.Timeout(UPLOAD_IDLE_S, connect=self._settings.connect_timeout_s),
+                transport=self._transport,
+            )
+        if self._tls:
+            self._tls.verify_flags = dated(self._tls.verify_flags, self._clock.now_us())
+        return self._client
+
+
 async def _limited(response: httpx.Response) -> bytes:
     """The answer's bytes as they came; refuses what is longer than any answer of the contract, or compressed."""
     if response.headers.get("Content-Encoding", "identity") != "identity":
@@ -229,11 +277,11 @@ def dated(flags: int, now_us: int) -> ssl.VerifyFlags:
     return ssl.VerifyFlags(flags & ~_NO_CHECK_TIME if low <= now_us <= high else flags | _NO_CHECK_TIME)
 
 
-def _reason(error: BaseException) -> str:
+def _reason(error: BaseException, who: str = "the office") -> str:
     """Why nobody answered, in words: the innermost cause says more than httpx's wrapper."""
     while (cause := error.__cause__ or error.__context__) is not None:
         error = cause
-    return f"the office cannot be reached: {str(error) or type(error).__name__}"[:TEXT_MAX]
+    return f"{who} cannot be reached: {str(error) or type(error).__name__}"[:TEXT_MAX]
 
 
 def _json(value: msgspec.Struct) -> dict[str, Any]:

@@ -214,23 +214,28 @@ def _give_to_owner_of(folder: Path, handle: int) -> None:
 
 def _read_private(path: Path) -> bytes | None:
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         return None
     except OSError as error:
         raise IdentityInvalid(
-            f"{path} cannot be opened: {error.strerror}; it must be a file of the agent's user"
+            f"{path} cannot be opened ({error.strerror}); it must be a file of the agent's"
         ) from error
-    with os.fdopen(handle, "rb") as file:
-        info = os.fstat(file.fileno())
-        if not stat.S_ISREG(info.st_mode):
-            raise IdentityInvalid(f"{path} is not a regular file")
-        if info.st_mode & 0o077:
-            raise IdentityInvalid(
-                f"{path} is open to other users (mode {stat.S_IMODE(info.st_mode):o}): its key may be known; enrol "
-                "this kiosk again with `kiosk enroll --replace`, or `chmod 600` it if you know that nobody read it"
-            )
-        return file.read(FILE_BYTES_MAX)
+    try:
+        _check_private(path, os.fstat(handle).st_mode)
+        return os.read(handle, FILE_BYTES_MAX)
+    finally:
+        os.close(handle)
+
+
+def _check_private(path: Path, mode: int) -> None:
+    if not stat.S_ISREG(mode):
+        raise IdentityInvalid(f"{path} is not a regular file")
+    if mode & 0o077:
+        raise IdentityInvalid(
+            f"{path} is open to other users (mode {stat.S_IMODE(mode):o}): its key may be known; enrol this kiosk "
+            "again with `kiosk enroll --replace`, or `chmod 600` it if you know that nobody read it"
+        )
 
 
 def _identity(plain: dict[str, Any]) -> Identity:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -20,6 +21,7 @@ class FakeClock:
         self._sleepers: list[tuple[float, int, asyncio.Future[None]]] = []
         self._count = 0
         self._threads = CountingThreads()
+        self.busy: list[Callable[[], bool]] = []  # who else may be at work outside of the loop
 
     def monotonic(self) -> float:
         return self._monotonic
@@ -67,7 +69,7 @@ class FakeClock:
         while quiet < 3:
             for _ in range(12):
                 await asyncio.sleep(0)
-            if self._threads.busy:
+            if self._threads.busy or any(each() for each in self.busy):
                 quiet = 0
                 await asyncio.sleep(0.0002)
             else:
@@ -79,6 +81,14 @@ class FakeClock:
         return self._sleepers[0][0] if self._sleepers else None
 
 
+async def soon(true: Callable[[], object], within_s: float = 20.0) -> None:
+    """Wait in real time for something outside of the loop: a process, a thread, a socket."""
+    end = time.monotonic() + within_s
+    while not true():
+        assert time.monotonic() < end, "did not happen in time"
+        await asyncio.sleep(0.001)
+
+
 class CountingThreads(ThreadPoolExecutor):
     """Knows how many works are not done yet."""
 
@@ -86,7 +96,7 @@ class CountingThreads(ThreadPoolExecutor):
         super().__init__(max_workers=4)
         self.busy = 0
 
-    def submit(self, *args: Any, **kwargs: Any) -> Future[Any]:  # type: ignore[override]
+    def submit(self, *args: Any, **kwargs: Any) -> Future[Any]:
         self.busy += 1
         future = super().submit(*args, **kwargs)
         future.add_done_callback(self._done)

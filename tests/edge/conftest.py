@@ -34,7 +34,8 @@ async def make_rig(tmp_path: Path, office: OfficeDouble, clock: FakeClock) -> As
 
     yield make
     for rig in rigs:
-        await rig.stop()
+        if rig.opened:
+            await rig.stop()
 
 
 @pytest.fixture

@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import random
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 from agent.domain.chain import JournalRow
-from agent.domain.clock import Clock
 from agent.domain.events import DeviceFaulted
 from agent.store.journal import SqliteStore
 from sync.edge import PROJECTIONS, Edge, SyncSettings
@@ -28,6 +27,32 @@ class Killed(BaseException):
     """The process ends at a named step."""
 
 
+class Watched:
+    """The real store, and whether its writer's thread still owes somebody an answer."""
+
+    def __init__(self, store: SqliteStore) -> None:
+        self._store, self._owed = store, 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def busy(self) -> bool:
+        return self._owed > 0
+
+    async def record(self, *args: Any, **kwargs: Any) -> Any:
+        return await self._owing(self._store.record(*args, **kwargs))
+
+    async def fork(self, common_seq: int) -> Any:
+        return await self._owing(self._store.fork(common_seq))
+
+    async def _owing(self, work: Awaitable[Any]) -> Any:
+        self._owed += 1
+        try:
+            return await work
+        finally:
+            self._owed -= 1
+
+
 class Rig:
     """`start` opens store and edge, `stop` ends both; in between the test records, breaks and looks."""
 
@@ -38,7 +63,8 @@ class Rig:
         self.steps: list[str] = []
         self.kill_at: str | None = None
         self.killed = False
-        self.store: SqliteStore
+        self.opened = False
+        self.store: Any
         self.edge: Edge
         self._task: asyncio.Task[None] | None = None
         self._unsubscribe: Callable[[], None] = lambda: None
@@ -57,15 +83,28 @@ class Rig:
 
     async def stop(self) -> None:
         await self.stop_edge()
+        self.clock.busy.remove(self.store.busy)
+        self.opened = False
         self.store.close_now()
 
     def open_store(self) -> None:
         self._woken = 0
-        self.store = open_now(self.folder, PROJECTIONS, seed=self.random.randrange(1 << 30))
+        self.store = Watched(open_now(self.folder, PROJECTIONS, seed=self.random.randrange(1 << 30)))
+        self.clock.busy.append(self.store.busy)
+        self.opened = True
 
     async def start_edge(self) -> None:
-        self.edge = make_edge(
-            self.settings, self.store, self.folder, self.clock, self.office, self.random.randbytes, self._step
+        self.edge = Edge(
+            self.settings,
+            store=self.store,
+            store_path=self.store.path,
+            state_dir=self.folder,
+            clock=self.clock,
+            randomness=self.random.randbytes,
+            agent_version=VERSION,
+            devices_info=lambda: {"validator": "idling"},
+            on_step=self._step,
+            transport=self.office,
         )
         self._task = asyncio.create_task(self._run())
         await self.clock.settle()
@@ -99,7 +138,7 @@ class Rig:
             DeviceFaulted(device="validator", code=f"c{self._count}-{number}", detail=detail) for number in range(count)
         ]
         rows = await self.store.record(events, actor="test")
-        while self._task is not None and self._woken < rows[-1].seq:  # the writer's thread rings after it has answered
+        while self._task is not None and self._woken < rows[-1].seq:  # noqa: ASYNC110 - rung by the writer's thread
             await asyncio.sleep(0)
 
     # --- images of the disk ------------------------------------------------------------------------------------------
@@ -156,29 +195,3 @@ class Rig:
         except BaseExceptionGroup as group:
             if not group.subgroup(Killed):
                 raise
-
-
-def make_edge(
-    settings: SyncSettings,
-    store: SqliteStore,
-    folder: Path,
-    clock: Clock,
-    office: OfficeDouble | None,
-    randomness: Callable[[int], bytes],
-    on_step: Callable[[str], None] | None = None,
-    devices_info: Callable[[], Mapping[str, str]] = lambda: {"validator": "idling"},
-) -> Edge:
-    return Edge(
-        settings,
-        store=store,
-        store_path=store.path,
-        state_dir=folder,
-        clock=clock,
-        randomness=randomness,
-        agent_version=VERSION,
-        devices_info=devices_info,
-        on_step=on_step,
-        transport=office,
-    )
-
-

@@ -43,7 +43,7 @@ OPS = st.one_of(
 
 
 class World:
-    """Carries a story out and remembers every row id that was ever acknowledged to the kiosk and is still on its disk."""
+    """Carries a story out: one kiosk, one office, and what was remembered of both."""
 
     def __init__(self, folder: Path) -> None:
         self.clock = FakeClock()

@@ -1,4 +1,4 @@
-"""Two histories of one journal: nothing is overwritten, nothing is lost, and people are told. DESIGN 8, PROOFS B7, B8."""
+"""Two histories of one journal: nothing is overwritten, nothing is lost, people are told. DESIGN 8, PROOFS B7, B8."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ async def test_an_office_put_back_to_before_the_fork_gets_the_past_journal_too(r
 
 
 async def test_a_past_journal_that_a_clone_continued_earlier_is_left_alone(rig: Rig, tmp_path: Path) -> None:
-    """Rewound office and a clone at once: the end of the past journal is not taken any more; the present one goes on."""
+    """Rewound office and a clone at once: the past journal's end is not taken any more; the present one goes on."""
     await rig.record(10)
     await rig.converge()
     await rig.image(tmp_path / "image")
@@ -240,6 +240,6 @@ async def test_the_common_prefix_of_a_billion_rows_is_found_in_a_few_questions(c
 
 async def test_a_common_row_that_was_not_asked_about_is_not_believed() -> None:
     both = Prefix(5, 10**6)
-    both.common_prefix = lambda journal_id, hashes: asyncio.sleep(0, 123)  # type: ignore[method-assign,assignment]
+    both.common_prefix = lambda journal_id, hashes: asyncio.sleep(0, 123)  # type: ignore[method-assign]
     with pytest.raises(CentreUnavailable):
         await common_seq(both, both, UUID(int=1), both.head)  # type: ignore[arg-type]

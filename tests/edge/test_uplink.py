@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import httpx
@@ -13,6 +14,7 @@ import pytest
 from sync import envelope as wire
 from sync.envelope import Refusal
 from tests.edge import office_double as double
+from tests.edge.clock import soon
 from tests.edge.office_double import FAULTS, Fault, OfficeDouble, Refused
 from tests.edge.rig import Rig
 
@@ -21,8 +23,7 @@ async def test_a_commit_wakes_the_uplink_without_any_time_passing(rig: Rig) -> N
     """Online, the office hears of a note when it is stacked, not at the next poll."""
     before = rig.clock.monotonic()
     await rig.record(3)
-    while not rig.arrived():
-        await asyncio.sleep(0.001)
+    await soon(rig.arrived)
     assert rig.clock.monotonic() == before
     assert rig.edge.status().lag_rows == 0
 
@@ -33,7 +34,7 @@ async def test_a_row_arrives_within_milliseconds(rig: Rig) -> None:
     for _ in range(50):
         await rig.record()
         start = time.perf_counter()
-        while not rig.arrived():
+        while not rig.arrived():  # noqa: ASYNC110 - measured to the turn
             await asyncio.sleep(0)
         taken.append(time.perf_counter() - start)
     assert sorted(taken)[25] < 0.03
@@ -46,9 +47,7 @@ async def test_bytes_are_carried_not_made_anew(rig: Rig) -> None:
     assert journal.rows == rig.rows()
 
 
-async def test_central_away_for_days_loses_nothing_and_needs_nobody(
-    rig: Rig, scale: Callable[[int, int], int]
-) -> None:
+async def test_central_away_for_days_loses_nothing_and_needs_nobody(rig: Rig, scale: Callable[[int, int], int]) -> None:
     """Offline is normal: rows pile up, back-off stays bounded, and the office has all of it when it is back."""
     rig.office.always = double.away
     for _ in range(scale(6, 60)):
@@ -317,19 +316,17 @@ async def test_a_damaged_journal_is_not_sent_as_if_it_were_sound(rig: Rig, tmp_p
 
     await rig.stop_edge()
     await rig.record(6)
-    with apsw.Connection(str(rig.store.path)) as raw:
+    with closing(apsw.Connection(str(rig.store.path))) as raw:
         raw.execute("DROP TRIGGER journal_is_never_updated").fetchall()
         raw.execute("UPDATE journal SET body = x'7b7d' WHERE seq = 4").fetchall()
-    raw.close()
     await rig.start_edge()
     await rig.clock.run(60)
     status = rig.edge.status()
     assert (status.alarm, status.watermark_seq) == (Refusal.CHAIN_BROKEN, 3)
     assert "rows 4 to 4" in (status.error_text or "")
     await rig.stop_edge()
-    with apsw.Connection(str(rig.store.path)) as raw:
+    with closing(apsw.Connection(str(rig.store.path))) as raw:
         raw.execute("UPDATE journal SET prev_hash = zeroblob(32) WHERE seq = 4").fetchall()
-    raw.close()
     await rig.start_edge()
     await rig.clock.run(60)
     assert rig.edge.status().alarm == "journal_damaged"
