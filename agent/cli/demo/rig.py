@@ -22,6 +22,8 @@ from typing import Any
 import httpx
 
 from agent.domain.errors import KioskError
+from drivers.links.pty import open_pty
+from drivers.ports import Link
 from drivers.simulation import RunningSimulator, running_simulator
 from sync.central.embedded import HOST, Credentials, EmbeddedServers, Server, free_port
 
@@ -120,7 +122,7 @@ class Rig:
     """`async with Rig(directory) as rig:` has everything up and the kiosk enrolled and ready for a payment.
 
     `servers`, `central`, `agent` have `start`, `stop`, `kill`; they block, so call them through `off_loop`. Secrets are
-    made fresh and lie below `directory` (0600).
+    made fresh and lie below `directory` (0600). `wire` may wrap the devices' end of each line, to watch it.
     """
 
     def __init__(
@@ -133,6 +135,7 @@ class Rig:
         agent_toml: str = "",
         postgres_settings: Mapping[str, str] | None = None,
         fast: bool = True,
+        wire: Callable[[Link], Link] | None = None,
     ) -> None:
         self.directory = directory.absolute()
         self.state_dir = self.directory / "kiosk"
@@ -142,6 +145,7 @@ class Rig:
         self.ui_token = secrets.token_urlsafe(UI_TOKEN_BYTES)
         self.servers = EmbeddedServers(self.directory / "servers", postgres_settings)
         self._fast = fast
+        self._wire = wire
         self._agent_toml = agent_toml
         self._stack = AsyncExitStack()
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -198,7 +202,9 @@ class Rig:
 
     async def _simulate(self, device: SimulatedDevice) -> None:
         settings = {**({"speed": FAST_SPEED} if self._fast else {}), **device.settings}
-        link = f"pty:{self.port_of(device.name)}"
+        link: str | Link = f"pty:{self.port_of(device.name)}"
+        if self._wire is not None:
+            link = self._wire(open_pty(str(self.port_of(device.name))))
         running = running_simulator(device.protocol, link=link, settings=settings)
         self.simulators[device.name] = await self._stack.enter_async_context(running)
 
