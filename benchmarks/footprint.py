@@ -115,7 +115,7 @@ def _bare_import_s(folder: Path) -> float:
 
 
 def _bare_pss_mib() -> float:
-    code = f"{BARE_IMPORT}; print('ready', flush=True); input()"
+    code = f"{BARE_IMPORT}; import sys; print('ready', flush=True); sys.stdin.read()"
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin is not None
         assert process.stdout is not None
