@@ -123,16 +123,16 @@ async def test_a_reload_at_any_moment_goes_on_where_it_was(there: Screen) -> Non
     await credit(page, "€10")
     await page.reload()
     await credit(page, "€10")
-    await there.kiosk.simulator.command("set stack_ms=20000")
+    await there.kiosk.simulator.command("set stack_ms=48000")
     await there.kiosk.insert("5")
-    await page.wait_for_timeout(1200)  # the note is on its way into the box
+    await there.kiosk.until("STACKING")
     await page.get_by_role("button", name="Cancel").click()
     await in_view(page, "working")
+    await expect(page.locator("#working-title")).to_have_text("Cancelling your payment")
+    await picture(page, "working")
+    assert await sound(page) == []
     await page.reload()
     await in_view(page, "working")
-    await expect(page.locator("#working-title")).to_have_text("Cancelling your payment")
-    assert await sound(page) == []
-    await picture(page, "working")
     await there.kiosk.simulator.command("set stack_ms=900")
     await in_view(page, "result")
     await expect(page.locator(".claim .worth")).to_have_text("€15")

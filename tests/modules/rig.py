@@ -14,10 +14,18 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from fastapi import Request, Response
+import httpx
+from pydantic import SecretStr
 
+from agent.api.app import ApiParts, create_app
 from agent.api.auth.caller import require
+from agent.api.auth.secrets import Cost
+from agent.api.idempotency import Idempotency
 from agent.api.module import Answer, Context, Devices
+from agent.api.ports import PartState
+from agent.api.router_factory import Mounted
+from agent.api.settings import ApiSettings
+from agent.api.trace import trace_id
 from agent.domain import events as ev
 from agent.domain.events import Denomination, Event
 from agent.domain.ids import uuid7
@@ -25,7 +33,7 @@ from agent.domain.money import Money
 from agent.domain.wire import event_of
 from agent.store.journal import SqliteStore
 from agent.store.settings import StoreSettings
-from drivers.ports import DeviceInfo, DeviceState, NoteAcceptor
+from drivers.ports import DeviceInfo, DeviceState, NoteAcceptor, TraceItem
 from modules.cash_system import queries
 from modules.cash_system.module import build
 from modules.cash_system.projections import CashProjection
@@ -33,6 +41,9 @@ from modules.cash_system.schemas import PaymentIn, PaymentOptionsIn, PaymentOut,
 from modules.cash_system.service import CashService, Work
 from modules.cash_system.settings import CashSettings
 
+ORIGIN = "http://127.0.0.1:8005"
+UI_TOKEN = "ui-token-of-the-tests-0123456789abcdef"
+OWNER = 1000
 EPOCH_US = 1_790_000_000_000_000
 EURO = (500, 1000, 2000, 5000, 10000)
 
@@ -145,6 +156,22 @@ class HandDevices(Devices):
     def inhibit_reasons(self) -> Sequence[str]:
         return list(self.reasons)
 
+    def names(self) -> Sequence[str]:
+        return list(self.acceptors)
+
+    def port(self, name: str) -> str:
+        return f"/dev/{name}"
+
+    def trace(self, name: str) -> Sequence[TraceItem]:
+        return ()
+
+
+class Well:
+    """The rest of the agent, in health."""
+
+    def parts(self) -> Sequence[PartState]:
+        return [PartState("store", ok=True, required=True)]
+
 
 def table_of(currency: str = "EUR", values: Sequence[int] = EURO) -> list[Denomination]:
     return [Denomination(code=code, value=Money(minor, currency)) for code, minor in enumerate(values)]
@@ -186,7 +213,8 @@ class Rig:
             randomness=self.randomness,
             devices=self.devices,
             require=require,
-            once=no_http,
+            once=Idempotency(self.store).once,
+            trace_id=trace_id,
         )
         self.parts = build(context, self.settings)
         self.service = service_of(self.parts.start)
@@ -210,6 +238,33 @@ class Rig:
             self.cursor = 0
         await self.open()
         await self.pump()
+
+    def http(self, peer_uid: int | None = None) -> httpx.AsyncClient:
+        """The kiosk's own page; with `peer_uid` a program on the control socket. Paths are below `/api/v1`."""
+        app = create_app(
+            ApiParts(
+                settings=ApiSettings(ui_token=SecretStr(UI_TOKEN)),
+                state_dir=self.folder,
+                store=self.store,
+                clock=self.clock,
+                randomness=self.randomness,
+                devices=self.devices,
+                status=Well(),
+                metrics=lambda: b"",
+                version="0",
+                owner_uids=frozenset({OWNER}),
+                modules=[Mounted("cash_system", "cash", self.parts)],
+                secrets_cost=Cost(memory_kib=8, passes=1, lanes=1),
+            )
+        )
+
+        async def at_socket(scope: Any, receive: Any, send: Any) -> None:
+            scope["extensions"] = {"kiosk.peer": {"uid": peer_uid, "pid": 1}}
+            await app(scope, receive, send)
+
+        transport = httpx.ASGITransport(app if peer_uid is None else at_socket, raise_app_exceptions=False)
+        headers = {} if peer_uid is not None else {"Origin": ORIGIN}
+        return httpx.AsyncClient(transport=transport, base_url=f"{ORIGIN}/api/v1", headers=headers)
 
     # --- what the bus does
 
@@ -402,10 +457,6 @@ def service_of(method: Callable[..., Any] | None) -> CashService:
     service = getattr(method, "__self__", None)
     assert isinstance(service, CashService)
     return service
-
-
-async def no_http(request: Request, work: Work) -> Response:
-    raise AssertionError("these tests call the service itself")
 
 
 @asynccontextmanager

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from agent.api.auth.caller import require
+from agent.api.idempotency import Idempotency
 from agent.api.module import Context, Devices
 from agent.domain import events as ev
 from agent.domain.events import Event
@@ -30,7 +31,7 @@ from modules.cash_system.projections import CashProjection
 from modules.cash_system.schemas import PaymentIn, PaymentOptionsIn, PaymentOut, ReasonIn
 from modules.cash_system.service import CashService
 from modules.cash_system.settings import CashSettings
-from tests.modules.rig import no_http, service_of
+from tests.modules.rig import service_of
 
 NAME = "cashcode"
 FAST = {"poll_interval_ms": 10, "poll_idle_ms": 10, "bus_free_ms": 0, "reply_timeout_ms": 50}
@@ -97,7 +98,7 @@ class Bench:
             randomness=os.urandom,
             devices=devices,
             require=require,
-            once=no_http,
+            once=Idempotency(self.store).once,
         )
         self._parts = build(context, self._settings)
         self.service = service_of(self._parts.start)

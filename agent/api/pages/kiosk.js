@@ -22,8 +22,8 @@ const state = {
   signedIn: true,
   busy: false,
   resultUntil: 0,
+  notice: null,
   noticeUntil: 0,
-  credit: null,
 };
 
 // --- words and numbers -----------------------------------------------------------------------------------------------
@@ -150,7 +150,8 @@ function showPay() {
   $("finish").hidden = !payment.allow_partial || payment.collected_minor === 0;
   text("finish", t("finish", { amount: credit }));
   $("cancel").disabled = $("finish").disabled = $("extend").disabled = state.busy;
-  if (state.acceptance && state.acceptance.reasons.length) notice(t("paused"));
+  if (state.acceptance && state.acceptance.reasons.length) notice(() => t("paused"));
+  showNotice();
   showTime();
 }
 
@@ -226,11 +227,18 @@ function showClosed() {
   text("closed-why", state.signedIn ? (state.acceptance?.reasons ?? []).join(", ") : "");
 }
 
+/** `words` is asked anew for every language. */
 function notice(words, good = false) {
-  text("notice", words);
-  $("notice").classList.toggle("good", good);
-  $("notice").hidden = false;
+  state.notice = words;
   state.noticeUntil = performance.now() + NOTICE_MS;
+  $("notice").classList.toggle("good", good);
+  showNotice();
+}
+
+function showNotice() {
+  if (state.notice && performance.now() > state.noticeUntil) state.notice = null;
+  text("notice", state.notice ? state.notice() : "");
+  $("notice").hidden = !state.notice;
 }
 
 function problem(error) {
@@ -280,10 +288,11 @@ function ifMissing(error) {
 function take(payment) {
   const same = payment && state.payment && payment.id === state.payment.id;
   if (same && payment.collected_minor > state.payment.collected_minor) {
-    notice(t("noticed", { amount: money(payment.collected_minor - state.payment.collected_minor, payment.currency) }), true);
+    const more = payment.collected_minor - state.payment.collected_minor;
+    notice(() => t("noticed", { amount: money(more, payment.currency) }), true);
   }
   if (!same) {
-    $("notice").hidden = true;
+    state.notice = null;
     state.resultUntil = 0;
   }
   state.payment = payment;
@@ -295,10 +304,9 @@ function take(payment) {
 }
 
 function heard(type, data) {
-  const why = WORDS[state.lang].why;
-  const reason = data.reason === "inhibit" ? "denomination_not_allowed" : data.reason; // the device's own word for it
   if (type === "cash.note.return_requested" || type === "cash.note.rejected") {
-    notice(`${t("returned")}. ${why[reason] ?? why.other}`);
+    const reason = data.reason === "inhibit" ? "denomination_not_allowed" : data.reason; // the device's word for it
+    notice(() => `${t("returned")}. ${t("why")[reason] ?? t("why").other}`);
   }
   look();
 }
@@ -370,7 +378,7 @@ async function main() {
   for (;;) {
     await sleep(250);
     const now = performance.now();
-    if (!$("notice").hidden && now > state.noticeUntil) $("notice").hidden = true;
+    if (state.notice) showNotice();
     showTime();
     showResultTime();
     if (now - looked > LOOK_AGAIN_MS) {
