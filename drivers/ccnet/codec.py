@@ -87,39 +87,45 @@ class Decoder:
     def feed(self, data: bytes) -> list[Frame | Noise]:
         """Take bytes in any chunking, return what became complete. Never raises; keeps less than one longest frame."""
         self._buffer += data
+        return self._hunt(finish=False)
+
+    def flush(self) -> list[Frame | Noise]:
+        """Nothing more came for longer than a gap inside a frame may last: what looks like the start of a frame is
+        none. Hunts on behind it, for a false start may have swallowed a sound frame."""
+        return self._hunt(finish=True)
+
+    def clear(self) -> None:
+        """Forget everything: a new question is asked."""
+        self._buffer.clear()
+
+    def _hunt(self, *, finish: bool) -> list[Frame | Noise]:
         out: list[Frame | Noise] = []
         at = 0
-        while True:
-            start = self._buffer.find(SYNC, at)
-            if start < 0:
-                at = self._skip(at, len(self._buffer), "sync")
-                break
+        while (start := self._buffer.find(SYNC, at)) >= 0:
             at = self._skip(at, start, "sync")
             length, reason = self._measure(at)
             if length is None and not reason:
-                break  # incomplete: more bytes, or reset() when none come
+                if not finish:
+                    break
+                reason = "incomplete"
             if length is None or crc16(self._buffer[at : at + length]) != 0:
                 at = self._skip(at, at + 1, reason or "crc")  # hunt on: 02 occurs inside data
                 continue
             self._flush_noise(out)
             out.append(self._frame(at, length))
             at += length
+        else:
+            at = self._skip(at, len(self._buffer), "sync")
         del self._buffer[:at]
         self._flush_noise(out)
         return out
-
-    def reset(self) -> list[Noise]:
-        """Drop an incomplete frame after a gap; returns it for the trace."""
-        dropped = [Noise(bytes(self._buffer), "incomplete")] if self._buffer else []
-        self._buffer.clear()
-        return dropped
 
     @property
     def buffered(self) -> int:
         return len(self._buffer)
 
     def _measure(self, at: int) -> tuple[int | None, str]:
-        """(length of the complete frame at `at`, "") or (None, why it is none) or (None, "") while incomplete."""
+        """(length of the complete frame at `at`, "") or (None, why it is none) or (None, "") while it is incomplete."""
         have = len(self._buffer) - at
         if have < 2:
             return None, ""

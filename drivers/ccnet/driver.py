@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from agent.domain.clock import Clock
 from agent.domain.errors import TransportError
@@ -24,12 +24,13 @@ TRACE_FRAMES = 512
 class CcnetAcceptor:
     """A `NoteAcceptor` and `Driver`. `TransportError` and `StoreError` leave `run`; the supervisor reopens."""
 
-    def __init__(self, link: Link, machine: CcnetMachine, *, address: int, clock: Clock, emit: Emit) -> None:
+    def __init__(self, link: Link, machine: CcnetMachine, *, settings: CcnetSettings, clock: Clock, emit: Emit) -> None:
         self._link = link
         self._machine = machine
         self._clock = clock
         self._emit = emit
-        self._decoder = Decoder(Direction.DEVICE, address)
+        self._decoder = Decoder(Direction.DEVICE, settings.address)
+        self._gap_s = settings.gap_ms / 1000
         self._trace: deque[TraceItem] = deque(maxlen=TRACE_FRAMES)
         self._asked = asyncio.Event()  # a verb was called
         self._command = Command.POLL  # what the reply being awaited answers, for the trace
@@ -103,16 +104,16 @@ class CcnetAcceptor:
 
     async def _exchange(self, request: Frame, timeout_s: float) -> Frame | None:
         await self._link.discard_input()  # what came unasked is not an answer to this
-        self._decoder.reset()
+        self._decoder.clear()
         self._command = Command(request.data[0])
         await self._write(request)
         deadline = self._clock.monotonic() + timeout_s
         while (left := deadline - self._clock.monotonic()) > 0:
-            for item in self._decoder.feed(await self._link.read(left)):
+            data = await self._link.read(min(left, self._gap_s) if self._decoder.buffered else left)
+            for item in self._decoder.feed(data) if data else self._decoder.flush():
                 self._heard(item)
                 if isinstance(item, Frame) and self._machine.is_reply(item):
                     return item
-        self._dropped(self._decoder.reset())
         return None
 
     async def _write(self, frame: Frame) -> None:
@@ -122,15 +123,11 @@ class CcnetAcceptor:
 
     def _heard(self, item: Frame | Noise) -> None:
         if isinstance(item, Noise):
-            self._dropped([item])
+            self._machine.noise(len(item.raw))
+            self._record("device", item.raw, f"noise: {item.reason}", valid=False)
             return
         raw = item.encode(Direction.DEVICE)
         self._record("device", raw, meaning(Direction.DEVICE, item, self._command), valid=True)
-
-    def _dropped(self, noise: Iterable[Noise]) -> None:
-        for each in noise:
-            self._machine.noise(len(each.raw))
-            self._record("device", each.raw, f"noise: {each.reason}", valid=False)
 
     def _record(self, direction: str, raw: bytes, text: str, *, valid: bool) -> None:
         self._trace.append(TraceItem(self._clock.monotonic(), direction, raw, text, valid))
@@ -152,4 +149,4 @@ def make_driver(
         return str(uuid7(clock.now_us() // 1000, randomness(10)))
 
     machine = CcnetMachine(name, settings, new_id, history)
-    return CcnetAcceptor(link, machine, address=settings.address, clock=clock, emit=emit)
+    return CcnetAcceptor(link, machine, settings=settings, clock=clock, emit=emit)

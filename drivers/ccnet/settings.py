@@ -30,6 +30,9 @@ class CcnetSettings(BaseModel):
     long_reply_timeout_ms: int = Field(
         default=1_500, ge=10, le=10_000, description="Answer to IDENTIFICATION, GET BILL TABLE and GET CRC32."
     )
+    gap_ms: int = Field(
+        default=50, ge=1, le=500, description="A gap inside a frame that ends it: 5 on a native port, 20-50 behind USB."
+    )
     reset_at_start: bool = Field(
         default=False,
         description="RESET also a device that is found initialised. Off: a GX on USB drops its port at every RESET.",

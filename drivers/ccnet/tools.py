@@ -14,7 +14,7 @@ from agent.domain import wire
 from agent.domain.errors import DomainError
 from agent.domain.ids import uuid7
 from agent.domain.money import Money
-from drivers.ccnet.codec import LENGTH_MIN, SYNC, Decoder, Direction, Frame, crc16
+from drivers.ccnet.codec import LENGTH_MIN, SYNC, Decoder, Direction, Frame, Noise, crc16
 from drivers.ccnet.describe import describe, known_command
 from drivers.ccnet.machine import CcnetMachine
 from drivers.ccnet.messages import Command
@@ -202,13 +202,21 @@ def _frames(trace: list[_Line]) -> Iterator[tuple[Direction, Frame, float]]:
     now = 0.0
     last: Direction | None = None
     for line in trace:
-        now = now if line.at_s is None else max(now, line.at_s)
+        items: list[tuple[Direction, Frame | Noise]] = []
         if last is not None and last is not line.direction:
-            decoders[last].reset()  # the other side speaks: what was incomplete stays so
+            items += [(last, each) for each in decoders[last].flush()]  # the other side speaks: no more will come
         last = line.direction
-        for item in decoders[line.direction].feed(line.raw):
-            if isinstance(item, Frame):
-                yield line.direction, item, now
+        items += [(last, each) for each in decoders[last].feed(line.raw)]
+        now = now if line.at_s is None else max(now, line.at_s)
+        yield from _sound(items, now)
+    if last is not None:
+        yield from _sound([(last, each) for each in decoders[last].flush()], now)
+
+
+def _sound(items: Iterable[tuple[Direction, Frame | Noise]], now: float) -> Iterator[tuple[Direction, Frame, float]]:
+    for direction, item in items:
+        if isinstance(item, Frame):
+            yield direction, item, now
 
 
 def _table_in(frames: list[tuple[Direction, Frame, float]]) -> tuple[ev.Denomination, ...]:

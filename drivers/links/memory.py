@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from agent.domain.errors import TransportError
 from drivers.links.inbox import Inbox
 
+PIECE_S = 1e-5
+"""Between two pieces of a chunked write."""
+
 
 @dataclass(slots=True)
 class Faults:
@@ -30,6 +33,7 @@ class MemoryLink:
         self._name = name
         self._inbox = Inbox()
         self._peer: MemoryLink | None = None
+        self._last_at = 0.0  # when the last piece sent arrives: nothing overtakes it
 
     async def read(self, timeout_s: float) -> bytes:
         return await self._inbox.read(timeout_s)
@@ -67,14 +71,15 @@ class MemoryLink:
         peer = self._peer
         if peer is None or not data:
             return
-        step = self.faults.chunk_bytes or len(data)
-        pieces = [data[at : at + step] for at in range(0, len(data), step)]
         loop = asyncio.get_running_loop()
-        for number, piece in enumerate(pieces):
-            if self.faults.delay_s or number:
-                loop.call_later(self.faults.delay_s + number * 1e-5, peer._inbox.put, piece)
-            else:
-                peer._inbox.put(piece)
+        if not self.faults.chunk_bytes and not self.faults.delay_s and self._last_at <= loop.time():
+            peer._inbox.put(data)
+            return
+        step = self.faults.chunk_bytes or len(data)
+        at = loop.time() + self.faults.delay_s
+        for start in range(0, len(data), step):
+            at = self._last_at = max(at, self._last_at) + PIECE_S
+            loop.call_at(at, peer._inbox.put, data[start : start + step])
 
     def _break(self, how: str) -> None:
         for end in (self, self._peer):

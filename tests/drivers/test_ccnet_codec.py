@@ -69,11 +69,16 @@ def test_resync_after_an_impossible_length_and_a_false_start() -> None:
     assert frames(Decoder(Direction.DEVICE, 3).feed(b"\x02\x03\x07" + poll + poll)) == [Frame(3, b"\x14")] * 2
 
 
-def test_an_incomplete_frame_is_dropped_by_reset() -> None:
+def test_a_gap_ends_an_incomplete_frame_and_frees_what_it_swallowed() -> None:
     decoder = Decoder(Direction.DEVICE, 3)
     assert decoder.feed(b"\x02\x03\x7d\x01") == []
-    assert decoder.reset() == [Noise(b"\x02\x03\x7d\x01", "incomplete")]
-    assert decoder.reset() == []
+    assert decoder.flush() == [Noise(b"\x02\x03\x7d\x01", "incomplete")]
+    assert decoder.flush() == []
+    assert decoder.feed(b"\x02\x03\x55" + bytes.fromhex("02 03 07 81 02 46 09")) == []
+    assert decoder.flush() == [Noise(b"\x02\x03\x55", "incomplete"), Frame(3, b"\x81\x02")]
+    assert decoder.feed(b"\x02\x03") == []
+    decoder.clear()
+    assert decoder.buffered == 0
 
 
 def test_a_longer_reply_may_start_like_a_control_frame() -> None:

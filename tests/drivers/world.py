@@ -205,7 +205,7 @@ class World:
     def _exchange(self, request: Frame, timeout_s: float) -> Frame | None:
         decoder = Decoder(Direction.DEVICE, self.settings.address)
         heard = self._send(request)
-        for item in decoder.feed(heard):
+        for item in [*decoder.feed(heard), *decoder.flush()]:
             if isinstance(item, Frame) and self.machine.is_reply(item):
                 return item
             if not isinstance(item, Frame):
