@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import sha256
 from uuid import UUID
 
 CHAIN_VERSION = 1
 HASH_BYTES = 32
-_HEAD = struct.Struct(">IQI16sI")
+_HEAD = struct.Struct(">BIQI16s")
 _MIDDLE = struct.Struct(">IIIqI16sIQ")
 _LENGTH = struct.Struct(">I")
+_TEXTS_KEPT = 512  # types, actors and subjects come again and again; hashing is on the writer thread's path
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +62,26 @@ def row_hash(
     prev_hash: bytes,
 ) -> bytes:
     """SHA-256 over the fields as the module docstring lays them out. Raises `struct.error` on a number out of range."""
-    kind = type.encode()
-    parts = [bytes([CHAIN_VERSION]), _HEAD.pack(8, seq, 16, id.bytes, len(kind)), kind]
-    parts.append(_MIDDLE.pack(4, schema, 8, occurred_at, 16, boot_id.bytes, 8, monotonic_us))
-    for field in (trace_id.encode(), actor.encode(), subject.encode(), body, prev_hash):
-        parts += (_LENGTH.pack(len(field)), field)
+    parts = (
+        _HEAD.pack(CHAIN_VERSION, 8, seq, 16, id.bytes),
+        _text(type),
+        _MIDDLE.pack(4, schema, 8, occurred_at, 16, boot_id.bytes, 8, monotonic_us),
+        _text(trace_id),
+        _text(actor),
+        _text(subject),
+        _LENGTH.pack(len(body)),
+        body,
+        _LENGTH.pack(len(prev_hash)),
+        prev_hash,
+    )
     return sha256(b"".join(parts)).digest()
+
+
+@lru_cache(_TEXTS_KEPT)
+def _text(text: str) -> bytes:
+    """Length and bytes of a text field."""
+    raw = text.encode()
+    return _LENGTH.pack(len(raw)) + raw
 
 
 def rehash(row: JournalRow) -> bytes:

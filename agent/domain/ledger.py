@@ -8,9 +8,10 @@ is). A note in escrow is *pending*; stacked *posts* it, returned *voids* it, eac
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum, unique
+from typing import Any
 
 from agent.domain import events as ev
 from agent.domain.errors import UnbalancedEntries
@@ -46,9 +47,17 @@ def entries_for(event: ev.Event, pending: Iterable[Entry] = ()) -> tuple[Entry, 
 
     Raises `UnbalancedEntries` if they do not sum to zero per currency and state group: a defect, checked in production.
     """
-    entries = tuple(_rules(event, tuple(pending)))
+    rule = _RULES.get(type(event))
+    if rule is None:
+        return ()
+    entries = tuple(rule(event, tuple(pending)))
     check_balanced(entries)
     return entries
+
+
+def moves_money(kind: type[ev.Event]) -> bool:
+    """Whether events of this class can have entries at all."""
+    return kind in _RULES
 
 
 def settled_transfer(event: ev.Event) -> str | None:
@@ -80,32 +89,51 @@ def _void(pending: tuple[Entry, ...]) -> list[Entry]:
     return [Entry(State.VOIDED, entry.account, -entry.amount, entry.transfer_id) for entry in pending]
 
 
-def _rules(event: ev.Event, pending: tuple[Entry, ...]) -> list[Entry]:
-    match event:
-        case ev.NoteEscrowed(value=Money() as value):
-            return _transfer(State.PENDING, CUSTOMER, stacker_of(event.device), value, event.note_id)
-        case ev.NoteStacked():
-            source = UNATTRIBUTED if event.payment_id is None else CUSTOMER
-            posted = _transfer(State.POSTED, source, stacker_of(event.device), event.value, event.note_id)
-            return _void(pending) + posted
-        case ev.NoteReturned():
-            return _void(pending)
-        case ev.DoubtOpened():
-            doubt: list[Entry] = []
-            if event.amount is not None:
-                doubt = _transfer(State.PENDING, CUSTOMER, IN_DOUBT, event.amount, event.doubt_id)
-            return _void(pending) + doubt
-        case ev.DoubtResolved():
-            posted = []
-            if event.outcome == "stacked" and event.amount is not None:
-                source = UNATTRIBUTED if event.payment_id is None else CUSTOMER
-                posted = _transfer(State.POSTED, source, stacker_of(event.device), event.amount, event.doubt_id)
-            elif event.outcome == "explained" and event.amount is not None and event.payment_id is not None:
-                posted = _transfer(State.POSTED, CUSTOMER, UNATTRIBUTED, event.amount, event.doubt_id)
-            return _void(pending) + posted
-        case ev.ClaimIssued():
-            return _transfer(State.POSTED, OWED, CUSTOMER, event.amount, event.claim_id)
-        case ev.PaymentCompleted() if event.paid:
-            return _transfer(State.POSTED, SALES, CUSTOMER, event.paid, event.payment_id)
-        case _:
-            return []
+def _escrowed(event: ev.NoteEscrowed, _pending: tuple[Entry, ...]) -> list[Entry]:
+    if event.value is None:
+        return []
+    return _transfer(State.PENDING, CUSTOMER, stacker_of(event.device), event.value, event.note_id)
+
+
+def _stacked(event: ev.NoteStacked, pending: tuple[Entry, ...]) -> list[Entry]:
+    source = UNATTRIBUTED if event.payment_id is None else CUSTOMER
+    return _void(pending) + _transfer(State.POSTED, source, stacker_of(event.device), event.value, event.note_id)
+
+
+def _returned(_event: ev.NoteReturned, pending: tuple[Entry, ...]) -> list[Entry]:
+    return _void(pending)
+
+
+def _doubted(event: ev.DoubtOpened, pending: tuple[Entry, ...]) -> list[Entry]:
+    if event.amount is None:
+        return _void(pending)
+    return _void(pending) + _transfer(State.PENDING, CUSTOMER, IN_DOUBT, event.amount, event.doubt_id)
+
+
+def _resolved(event: ev.DoubtResolved, pending: tuple[Entry, ...]) -> list[Entry]:
+    posted: list[Entry] = []
+    if event.outcome == "stacked" and event.amount is not None:
+        source = UNATTRIBUTED if event.payment_id is None else CUSTOMER
+        posted = _transfer(State.POSTED, source, stacker_of(event.device), event.amount, event.doubt_id)
+    elif event.outcome == "explained" and event.amount is not None and event.payment_id is not None:
+        posted = _transfer(State.POSTED, CUSTOMER, UNATTRIBUTED, event.amount, event.doubt_id)
+    return _void(pending) + posted
+
+
+def _claimed(event: ev.ClaimIssued, _pending: tuple[Entry, ...]) -> list[Entry]:
+    return _transfer(State.POSTED, OWED, CUSTOMER, event.amount, event.claim_id)
+
+
+def _completed(event: ev.PaymentCompleted, _pending: tuple[Entry, ...]) -> list[Entry]:
+    return _transfer(State.POSTED, SALES, CUSTOMER, event.paid, event.payment_id) if event.paid else []
+
+
+_RULES: dict[type[ev.Event], Callable[[Any, tuple[Entry, ...]], list[Entry]]] = {
+    ev.NoteEscrowed: _escrowed,
+    ev.NoteStacked: _stacked,
+    ev.NoteReturned: _returned,
+    ev.DoubtOpened: _doubted,
+    ev.DoubtResolved: _resolved,
+    ev.ClaimIssued: _claimed,
+    ev.PaymentCompleted: _completed,
+}

@@ -7,8 +7,9 @@ becomes `Unreadable`, so that an older agent or a newer centre never stops at a 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import MISSING, dataclass, fields, is_dataclass
+from json.encoder import encode_basestring
 from types import UnionType
 from typing import Any, ClassVar, Union, get_args, get_origin, get_type_hints
 
@@ -44,15 +45,34 @@ EVENT_TYPES: dict[str, type[Event]] = {
     for cls in _subclasses(Event)
     if "TYPE" in cls.__dict__ and cls.__module__ == events.__name__
 }
-_FIELDS = {cls: tuple(field.name for field in fields(cls)) for cls in EVENT_TYPES.values()}
+_KEYS = {
+    cls: tuple((f'"{name}":', name) for name in sorted(field.name for field in fields(cls)))
+    for cls in EVENT_TYPES.values()
+}
 _HINTS: dict[type[Any], dict[str, Any]] = {}
-_SCALARS = frozenset({str, int, bool, type(None)})
 _to_json = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode
 
 
+def _money_text(value: Money) -> str:
+    return f'{{"amount_minor":{value.minor},"currency":"{value.currency}"}}'  # a currency is three capital letters
+
+
+# What nearly every field is. Encoding is on the writer thread's path: this is a third of json.dumps's time.
+_TEXTS: dict[type[Any], Callable[[Any], str]] = {
+    str: encode_basestring,
+    int: int.__repr__,
+    bool: lambda value: "true" if value else "false",
+    type(None): lambda _none: "null",
+    Money: _money_text,
+}
+
+
+def _text(value: object) -> str:
+    write = _TEXTS.get(type(value))
+    return _to_json(_plain(value)) if write is None else write(value)
+
+
 def _plain(value: object) -> Any:
-    if type(value) in _SCALARS:  # nearly all of them, and encoding is on the writer thread's path
-        return value
     if isinstance(value, Money):
         return {"amount_minor": value.minor, "currency": value.currency}
     if isinstance(value, tuple):
@@ -64,8 +84,7 @@ def _plain(value: object) -> Any:
 
 def encode(event: Event) -> bytes:
     """The body of the event's journal row."""
-    plain = {name: _plain(getattr(event, name)) for name in _FIELDS[type(event)]}
-    return _to_json(plain).encode()
+    return ("{" + ",".join([key + _text(getattr(event, name)) for key, name in _KEYS[type(event)]]) + "}").encode()
 
 
 def decode(type_: str, body: bytes) -> Event:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -17,7 +16,7 @@ from agent.domain.wire import encode
 from agent.store.connection import query
 from agent.store.errors import DISK_ERRORS, JournalDamaged, StorageFailed
 from agent.store.ledger import post
-from agent.store.ports import Projection
+from agent.store.ports import Projection, Row
 from agent.store.reader import SqlReader
 
 _INSERT_ROW = "INSERT INTO journal VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
@@ -47,22 +46,34 @@ class SqlWriter(SqlReader):
 class WorkTransaction:
     """Implements `ports.Transaction` for one work; `actor` and `trace_id` go into every row it appends."""
 
-    __slots__ = ("_actor", "_engine", "_trace_id", "_writer", "all", "execute", "head", "one", "open_events", "rows")
+    __slots__ = ("_actor", "_engine", "_trace_id", "_writer")
 
     def __init__(self, engine: Engine, actor: str, trace_id: str) -> None:
         self._engine = engine
+        self._writer = engine.writer
         self._actor = actor
         self._trace_id = trace_id
-        writer = engine.writer
-        self.all = writer.all
-        self.one = writer.one
-        self.rows = writer.rows
-        self.open_events = writer.open_events
-        self.execute = writer.execute
-        self.head = engine.head
 
     def append(self, event: Event) -> JournalRow:
-        return self._engine.append(event, actor=self._actor, trace_id=self._trace_id)
+        return self._engine.append(event, self._actor, self._trace_id)
+
+    def all(self, sql: str, *parameters: object) -> list[Row]:
+        return self._writer.all(sql, *parameters)
+
+    def one(self, sql: str, *parameters: object) -> Row | None:
+        return self._writer.one(sql, *parameters)
+
+    def execute(self, sql: str, *parameters: object) -> None:
+        self._writer.execute(sql, *parameters)
+
+    def head(self) -> tuple[int, bytes]:
+        return self._engine.head()
+
+    def rows(self, after: int, limit: int) -> list[JournalRow]:
+        return self._writer.rows(after, limit)
+
+    def open_events(self, device: str) -> list[Event]:
+        return self._writer.open_events(device)
 
 
 class Position(NamedTuple):
@@ -77,8 +88,7 @@ class Position(NamedTuple):
 NOWHERE = Position(-1, UUID(int=0), 0, b"")
 
 
-@dataclass(frozen=True, slots=True)
-class Work:
+class Work(NamedTuple):
     """What a caller wants done in a transaction."""
 
     run: Callable[[WorkTransaction], Any]
@@ -86,8 +96,7 @@ class Work:
     trace_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What became of a work: its result, or the exception it raised; then it left nothing in the file."""
 
     value: Any = None
@@ -136,7 +145,7 @@ class Engine:
         journal_id = self.new_id()
         self.position = Position(epoch, journal_id, 0, genesis_hash(journal_id))
         self._execute("INSERT INTO journals VALUES (?, ?, NULL)", (epoch, journal_id.bytes))
-        self.append(opened, actor="agent", trace_id="")
+        self.append(opened, "agent", "")
 
     def new_id(self) -> UUID:
         return uuid7(self._clock.now_us() // 1000, self._randomness(10))
@@ -158,7 +167,7 @@ class Engine:
 
     # --- appending -------------------------------------------------------------------------------------------------
 
-    def append(self, event: Event, *, actor: str, trace_id: str) -> JournalRow:
+    def append(self, event: Event, actor: str, trace_id: str) -> JournalRow:
         """Row, ledger entries, open records and projections of `event`, in the open transaction."""
         now_us = self._clock.now_us()
         row = self.chain(

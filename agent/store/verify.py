@@ -199,7 +199,9 @@ class _Derived:
             (account, currency): [posted, pending]
             for account, currency, posted, pending in query(connection, "SELECT * FROM balances")
         }
-        wrong = sorted(place for place in held.keys() | sums.keys() if held.get(place) != sums.get(place))
+        wrong = sorted(
+            place for place in held.keys() | sums.keys() if held.get(place, [0, 0]) != sums.get(place, [0, 0])
+        )
         waiting = sorted(
             (e.transfer_id, e.account, e.amount.currency, e.amount.minor) for es in self._pending.values() for e in es
         )

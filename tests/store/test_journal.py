@@ -131,7 +131,7 @@ async def test_entries_that_do_not_balance_are_refused_in_production(
     """A planted bug in a ledger rule: the event is refused whole, and the chain goes on as if it had never been."""
     lopsided = [ledger.Entry(ledger.State.POSTED, ledger.CUSTOMER, FIVE, "t")]
     async with open_store(tmp_path) as store:
-        monkeypatch.setattr(ledger, "_rules", lambda _event, _pending: lopsided)
+        monkeypatch.setitem(ledger._RULES, ev.NoteEscrowed, lambda _event, _pending: lopsided)
         with pytest.raises(UnbalancedEntries):
             await store.record([escrowed("n1")], actor="a")
         with store.read() as reader:
