@@ -101,6 +101,7 @@ class Uplink:
         self._turned = asyncio.Event()
 
     async def run(self) -> None:
+        self._position = None
         unsubscribe = self._store.subscribe(lambda seq: self._commits.ring())
         try:
             while True:
