@@ -27,10 +27,6 @@ async def kiosk_auth(folder: Path, *arguments: str, pin: str = "") -> tuple[int,
 
 async def story(folder: Path) -> None:
     """The same whether or not an agent runs."""
-    status, out, err = await kiosk_auth(folder, "list")
-    assert (status, out) == (0, "nobody yet: kiosk auth init\n"), err
-    status, _, err = await kiosk_auth(folder, "init", "Anna", "--pin-stdin", pin="123456")
-    assert (status, "(weak_secret)" in err) == (2, True), err
     assert await kiosk_auth(folder, "init", "Anna", "--pin-stdin", pin=PIN) == (0, "Anna is the first admin\n", "")
     status, _, err = await kiosk_auth(folder, "init", "Bob", "--pin-stdin", pin=PIN)
     assert (status, "(admin_exists)" in err) == (2, True), err
@@ -38,8 +34,6 @@ async def story(folder: Path) -> None:
     assert (status, json.loads(out)["role"]) == (0, "technician"), err
     status, out, _ = await kiosk_auth(folder, "unlock", "KIM")
     assert (status, out) == (0, "Kim may log in again\n")
-    status, _, err = await kiosk_auth(folder, "unlock", "nobody")
-    assert (status, "(not_found)" in err) == (2, True), err
     status, out, _ = await kiosk_auth(folder, "list", "--json")
     assert [(each["name"], each["role"]) for each in json.loads(out)] == [("Anna", "admin"), ("Kim", "technician")]
 
@@ -67,9 +61,17 @@ async def test_with_a_stopped_agent_and_the_users_are_there_when_it_starts(
         assert answer.json()["role"] == "admin"
 
 
-async def test_two_different_entries_change_nothing(tmp_path: Path) -> None:
-    status, _, err = await kiosk_auth(tmp_path, "init", "Anna", pin=f"{PIN}\n913377")
-    assert (status, "(pins_differ)" in err) == (2, True), err
+@pytest.mark.parametrize(
+    ("arguments", "typed", "code"),
+    [
+        (("init", "Anna"), f"{PIN}\n913377", "pins_differ"),
+        (("init", "Anna", "--pin-stdin"), "123456", "weak_secret"),
+        (("unlock", "nobody"), "", "not_found"),
+    ],
+)
+async def test_what_cannot_be_done_says_why_and_changes_nothing(
+    tmp_path: Path, arguments: tuple[str, ...], typed: str, code: str
+) -> None:
+    status, _, err = await kiosk_auth(tmp_path, *arguments, pin=typed)
+    assert (status, f"({code})" in err) == (2, True), err
     assert (await kiosk_auth(tmp_path, "list"))[1] == "nobody yet: kiosk auth init\n"
-    status, _, err = await kiosk_auth(tmp_path, "init", "Anna", pin=f"{PIN}\n{PIN}")
-    assert status == 0, err

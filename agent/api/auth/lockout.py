@@ -84,6 +84,9 @@ class Lockout:
 
     def _prune(self, tx: Transaction) -> None:
         """Names that are nobody's must not fill the disk, nor push out the lock of a real user."""
+        count = tx.one("SELECT count(*) AS n FROM login_attempts")
+        if count is None or count["n"] <= NAMES_MAX:
+            return
         users = {attempt_key(row["name"]) for row in tx.all("SELECT name FROM users")}
         rows = tx.all("SELECT attempt_key FROM login_attempts ORDER BY last_us DESC, attempt_key")
         strangers = [bytes(row["attempt_key"]) for row in rows if bytes(row["attempt_key"]) not in users]
