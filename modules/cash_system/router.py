@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
@@ -30,14 +30,30 @@ from modules.cash_system.schemas import (
 )
 from modules.cash_system.service import CashService
 
+_REFUSALS = {
+    400: "`idempotency_key_missing`.",
+    403: "`role_not_allowed`; `person_needed` on the control socket without a login.",
+    404: "`not_found`; `no_current_payment`.",
+    422: "Malformed input; `idempotency_key_reused`.",
+    503: "`acceptance_inhibited`: the kiosk takes no money now, `reasons` says why. `store_error`.",
+}
 STAFF = ("technician", "collector", "admin")
 Limit = Annotated[int, Query(ge=1, le=queries.LIMIT_MAX, description="Most rows of the answer.")]
 Before = Annotated[str | None, Query(max_length=64, description="Only rows older than this id.")]
 
 
+def _refusals(*statuses: int, conflict: str = "") -> dict[int | str, dict[str, Any]]:
+    """`responses=` of a route: the codes of its problem documents, by status."""
+    told = {status: _REFUSALS[status] for status in statuses} | ({409: conflict} if conflict else {})
+    content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    return {status: {"description": description, "content": content} for status, description in told.items()}
+
+
 def make_router(service: CashService, context: Context) -> APIRouter:
     router = APIRouter()
     _payments(router, service, context)
+    _verbs(router, service, context)
+    _surroundings(router, service, context)
     _staff(router, context)
     _doubts(router, service, context)
     return router
@@ -46,7 +62,13 @@ def make_router(service: CashService, context: Context) -> APIRouter:
 def _payments(router: APIRouter, service: CashService, context: Context) -> None:
     anyone = [Depends(context.require("ui", *STAFF))]
 
-    @router.post("/payments", status_code=201, response_model=PaymentOut, dependencies=anyone)
+    @router.post(
+        "/payments",
+        status_code=201,
+        response_model=PaymentOut,
+        dependencies=anyone,
+        responses=_refusals(400, 422, 503, conflict="`payment_in_progress`, `no_acceptor`, `request_in_progress`."),
+    )
     async def create_payment(request: Request, payment: PaymentIn) -> Response:
         """Start collecting. One payment at a time: 409 `payment_in_progress` names the open one. 503
         `acceptance_inhibited` and 409 `no_acceptor` say that the kiosk cannot take this money now. Needs
@@ -62,16 +84,25 @@ def _payments(router: APIRouter, service: CashService, context: Context) -> None
         """Newest first. Only for staff: each payment names its claims, whose codes are worth money."""
         return service.payments(limit, before, state)
 
-    @router.get("/payments/current", dependencies=anyone)
+    @router.get("/payments/current", dependencies=anyone, responses=_refusals(404))
     async def current_payment() -> PaymentOut:
         """The payment that is open now; 404 `no_current_payment` when there is none."""
         return service.current()
 
-    @router.get("/payments/{payment_id}", dependencies=anyone)
+    @router.get("/payments/{payment_id}", dependencies=anyone, responses=_refusals(404))
     async def get_payment(payment_id: str) -> PaymentOut:
         return service.payment(payment_id)
 
-    @router.post("/payments/{payment_id}/cancel", response_model=PaymentOut, dependencies=anyone)
+
+def _verbs(router: APIRouter, service: CashService, context: Context) -> None:
+    anyone = [Depends(context.require("ui", *STAFF))]
+
+    @router.post(
+        "/payments/{payment_id}/cancel",
+        response_model=PaymentOut,
+        dependencies=anyone,
+        responses=_refusals(400, 404, 422, conflict="`amount_reached`, `illegal_transition`, `request_in_progress`."),
+    )
     async def cancel_payment(request: Request, payment_id: str, reason: ReasonIn) -> Response:
         """Stop collecting: a note in escrow goes back, notes in the box become a claim. 409 `amount_reached` when the
         last note came first. Needs `Idempotency-Key`."""
@@ -79,20 +110,39 @@ def _payments(router: APIRouter, service: CashService, context: Context) -> None
         await service.settle(payment_id, trace_id=context.trace_id())
         return response
 
-    @router.post("/payments/{payment_id}/finish", response_model=PaymentOut, dependencies=anyone)
+    @router.post(
+        "/payments/{payment_id}/finish",
+        response_model=PaymentOut,
+        dependencies=anyone,
+        responses=_refusals(
+            400,
+            404,
+            422,
+            conflict="`nothing_collected`, `partial_not_allowed`, `illegal_transition`, `request_in_progress`.",
+        ),
+    )
     async def finish_payment(request: Request, payment_id: str) -> Response:
         """Settle for less than the amount, where `allow_partial` was given. Needs `Idempotency-Key`."""
         response = await context.once(request, service.finishing(payment_id))
         await service.settle(payment_id, trace_id=context.trace_id())
         return response
 
-    @router.post("/payments/{payment_id}/extend", response_model=PaymentOut, dependencies=anyone)
+    @router.post(
+        "/payments/{payment_id}/extend",
+        response_model=PaymentOut,
+        dependencies=anyone,
+        responses=_refusals(400, 404, 422, conflict="`extension_limit`, `illegal_transition`, `request_in_progress`."),
+    )
     async def extend_payment(request: Request, payment_id: str) -> Response:
         """Start the payment's time anew; 409 `extension_limit` when that was done too often. Needs
         `Idempotency-Key`."""
         response = await context.once(request, service.extending(payment_id))
         service.follow()
         return response
+
+
+def _surroundings(router: APIRouter, service: CashService, context: Context) -> None:
+    anyone = [Depends(context.require("ui", *STAFF))]
 
     @router.get("/snapshot", dependencies=anyone)
     async def snapshot() -> SnapshotOut:
@@ -105,7 +155,7 @@ def _payments(router: APIRouter, service: CashService, context: Context) -> None
         """Whether a payment could start now, why not, and which notes could be taken."""
         return service.acceptance()
 
-    @router.get("/claims/{code}", dependencies=anyone)
+    @router.get("/claims/{code}", dependencies=anyone, responses=_refusals(404))
     def get_claim(code: str) -> ClaimOut:
         """What the code is worth. Knowing the code is what entitles."""
         with context.store.read() as reader:
@@ -149,7 +199,13 @@ def _doubts(router: APIRouter, service: CashService, context: Context) -> None:
         with context.store.read() as reader:
             return [doubt_out(row) for row in queries.doubts(reader, limit, open_only=open_only)]
 
-    @router.post("/doubts/{doubt_id}/resolve", response_model=DoubtOut)
+    @router.post(
+        "/doubts/{doubt_id}/resolve",
+        response_model=DoubtOut,
+        responses=_refusals(
+            400, 403, 404, 422, conflict="`doubt_already_resolved`, `note_already_booked`, `request_in_progress`."
+        ),
+    )
     async def resolve_doubt(
         request: Request,
         doubt_id: str,
