@@ -106,6 +106,8 @@ class Presence:
     def _lost(self, error: BaseException) -> None:
         if self.available:
             logger.warning("redis is away ({}); presence comes from Postgres until it is back", type(error).__name__)
+            self._away_until = time.monotonic() + RETRY_S
+            self._wake()  # views that rely on being woken turn to polling
         self._away_until = time.monotonic() + RETRY_S
 
     async def _send(self) -> None:

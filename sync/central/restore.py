@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import BinaryIO
 from uuid import UUID
 
-import httpx
 import pyrage
 import zstandard
 
@@ -22,7 +21,7 @@ from agent.domain.errors import KioskError
 from agent.store.connection import connect_reader
 from agent.store.reader import SqlReader, reading
 from agent.store.verify import Verdict, verify
-from sync.central.services import make_bucket
+from sync.central.services import make_bucket, object_client
 from sync.central.settings import CentralSettings
 from sync.central.setup import connected
 
@@ -105,7 +104,7 @@ def _private(path: Path) -> BinaryIO:
 async def _download(settings: CentralSettings, snapshot: Snapshot, file: BinaryIO) -> None:
     digest, size = hashlib.sha256(), 0
     async with (
-        httpx.AsyncClient(timeout=settings.s3.timeout_s, trust_env=False) as client,
+        object_client(settings) as client,
         make_bucket(settings, client).read(snapshot.object_key, datetime.now(UTC)) as pieces,
     ):
         async for piece in pieces:

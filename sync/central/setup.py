@@ -12,7 +12,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID
 
-import httpx
 import psycopg
 import pyrage
 from psycopg import AsyncConnection
@@ -22,7 +21,7 @@ from sync.central import enrolment, migrate
 from sync.central.database import Connection
 from sync.central.office import accounts
 from sync.central.s3 import ObjectStoreUnavailable
-from sync.central.services import make_bucket
+from sync.central.services import make_bucket, object_client
 from sync.central.settings import CentralSettings
 
 
@@ -94,7 +93,7 @@ async def initialise(settings: CentralSettings, admin: str, password: str) -> In
 
 async def ensure_bucket(settings: CentralSettings) -> bool:
     """True when it was made. Raises `ObjectStoreUnavailable`."""
-    async with httpx.AsyncClient(timeout=settings.s3.timeout_s, trust_env=False) as client:
+    async with object_client(settings) as client:
         bucket = make_bucket(settings, client)
         if await bucket.exists(datetime.now(UTC)):
             return False
@@ -168,7 +167,7 @@ async def _check_redis(settings: CentralSettings) -> Check:
 
 async def _check_bucket(settings: CentralSettings) -> Check:
     try:
-        async with httpx.AsyncClient(timeout=5, trust_env=False) as client:
+        async with object_client(settings) as client:
             there = await make_bucket(settings, client).exists(datetime.now(UTC))
     except (KioskError, ObjectStoreUnavailable) as error:
         return Check("bucket", "fail", error.message, "start the object store, or correct [s3]")

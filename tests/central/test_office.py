@@ -1,4 +1,4 @@
-"""The office's people: who gets in, what another site's page can do, and what they see while Redis or Postgres is away."""
+"""The office's people: who gets in, what another site's page can do, what they see while Redis or Postgres is away."""
 
 import asyncio
 import contextlib
@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
+from pwdlib import PasswordHash
 
 from agent.domain import events as ev
 from agent.domain.money import Money
@@ -33,7 +34,8 @@ async def add(centre: Centre, name: str = "ada", role: str = "admin") -> None:
 
 async def browser(centre: Centre, name: str = "ada") -> httpx.AsyncClient:
     """Logged in, and sending what a browser sends from our own pages."""
-    client = httpx.AsyncClient(base_url=centre.url, headers={"Origin": centre.url}, trust_env=False)
+    client = centre.client()
+    client.headers["Origin"] = centre.url
     answer = await client.post(f"{OFFICE}/login", json={"name": name, "password": PASSWORD})
     assert answer.status_code == 204, answer.text
     return client
@@ -175,13 +177,23 @@ async def test_a_viewer_looks_and_an_admin_acts(centre: Centre, ada: httpx.Async
 
 @pytest.mark.parametrize(
     "name, password, role",
-    [("", PASSWORD, "admin"), ("x" * 65, PASSWORD, "admin"), ("a\nb", PASSWORD, "admin"), ("a", "short", "admin")]
-    + [("a", "x" * 300, "admin"), ("a", PASSWORD, "god")],
+    [
+        ("", PASSWORD, "admin"),
+        ("x" * 65, PASSWORD, "admin"),
+        ("a\nb", PASSWORD, "admin"),
+        ("a", "short", "admin"),
+        ("a", "x" * 300, "admin"),
+        ("a", PASSWORD, "god"),
+    ],
     ids=str,
 )
 async def test_accounts_that_are_none(name: str, password: str, role: str) -> None:
     with pytest.raises(AccountRefused):
         await accounts.add_user(None, name, password, role, os.urandom)  # type: ignore[arg-type]
+
+
+def test_passwords_are_argon2id() -> None:
+    assert PasswordHash.recommended().hash(PASSWORD).startswith("$argon2id$v=19$m=65536,t=3,p=4$")
 
 
 async def test_a_name_is_given_once(centre: Centre) -> None:
@@ -231,12 +243,8 @@ async def test_the_json_tells_all(centre: Centre, ada: httpx.AsyncClient, kiosk:
     assert (second["in_doubt_minor"], second["state"]) == (700, "collecting")
     assert (await ada.get(f"{OFFICE}/transactions/{kiosk.kiosk_id}/p1")).json() == first
     assert (await ada.get(f"{OFFICE}/transactions/{kiosk.kiosk_id}/nope")).status_code == 404
-    for query in (
-        {"state": "completed"},
-        {"text": "ORDER P1"},
-        {"text": "p1"},
-        {"kiosk_id": kiosk.kiosk_id, "limit": 1},
-    ):
+    queries: list[dict[str, str]] = [{"state": "completed"}, {"text": "ORDER P1"}, {"text": "p1"}]
+    for query in (*queries, {"kiosk_id": kiosk.kiosk_id, "limit": "1"}):
         found = (await ada.get(f"{OFFICE}/transactions", params=query)).json()
         assert [each["payment_id"] for each in found] == ["p2" if "limit" in query else "p1"], query
     before = {"before_us": str(journal.rows[5].occurred_at)}
@@ -259,15 +267,28 @@ async def test_the_json_tells_all(centre: Centre, ada: httpx.AsyncClient, kiosk:
     assert f"{OFFICE}/transactions" in described["paths"]
 
 
-@pytest.mark.parametrize("language", ["en", "de", "fr", "ru"])
-async def test_every_page_in_every_language(
-    centre: Centre, ada: httpx.AsyncClient, kiosk: Kiosk, language: str
-) -> None:
+async def test_every_page_in_every_language(centre: Centre, ada: httpx.AsyncClient, kiosk: Kiosk) -> None:
     """Nothing a kiosk wrote becomes markup, and no text is missing."""
     assert "empty" in (await ada.get("/alarms")).text
     await kiosk.send(history())
+    for language in ("en", "de", "fr", "ru"):
+        await look_everywhere(ada, kiosk, language)
+    form = await ada.post("/login", data={"name": "ada", "password": "wrong"})
+    assert texts("ru")["login.refused"] in form.text
+    assert (await ada.post("/login", data={"name": "ada", "password": PASSWORD})).headers["location"] == "/"
+    alarm = (await ada.get(f"{OFFICE}/alarms")).json()[0]
+    done = await ada.post(f"/alarms/{kiosk.kiosk_id}/{alarm['alarm_id']}/acknowledge")
+    assert done.headers["location"] == "/alarms"
+    assert (await ada.post(f"/kiosks/{kiosk.kiosk_id}/revoke")).status_code == 303
+    assert texts("ru")["presence.revoked"] in (await ada.get("/")).text
+    assert (await ada.post("/logout")).headers["location"] == "/login"
+
+
+async def look_everywhere(ada: httpx.AsyncClient, kiosk: Kiosk, language: str) -> None:
+    if "kiosk-language" in ada.cookies:
+        ada.cookies.delete("kiosk-language")
     t = texts(language)
-    for path, key in {
+    pages = {
         "/": "nav.kiosks",
         "/transactions": "nav.transactions",
         "/alarms": "nav.alarms",
@@ -279,28 +300,20 @@ async def test_every_page_in_every_language(
         "/transactions?text=p1": "filter.clear",
         "/doubts?everything=true": "list.open_only",
         "/alarms?everything=true": "list.open_only",
-    }.items():
+    }
+    for path, key in pages.items():
         answer = await ada.get(path, headers={"Accept-Language": f"{language}-XX,en;q=0.5"})
         assert answer.status_code == 200, path
         assert f'<html lang="{language}">' in answer.text
         assert t[key] in answer.text
         assert "<script>" not in answer.text
         assert "<i>SM" not in answer.text
-        assert not re.search(r"https?://(?!www\.w3\.org|…)", answer.text.replace("--central https://…", "")), path
+        assert not re.search(r"https?://", answer.text.replace("--central https://…", "")), path
     missing = await ada.get("/kiosks/00000000-0000-0000-0000-000000000000")
     assert missing.status_code == 404
     chosen = await ada.get(f"/?lang={language}")
     assert f"kiosk-language={language}" in chosen.headers["set-cookie"]
     assert f'<html lang="{language}">' in (await ada.get("/", headers={"Accept-Language": "en"})).text
-    form = await ada.post("/login", data={"name": "ada", "password": "wrong"})
-    assert t["login.refused"] in form.text
-    assert (await ada.post("/login", data={"name": "ada", "password": PASSWORD})).headers["location"] == "/"
-    alarm = (await ada.get(f"{OFFICE}/alarms")).json()[0]
-    done = await ada.post(f"/alarms/{kiosk.kiosk_id}/{alarm['alarm_id']}/acknowledge")
-    assert done.headers["location"] == "/alarms"
-    assert (await ada.post(f"/kiosks/{kiosk.kiosk_id}/revoke")).status_code == 303
-    assert t["presence.revoked"] in (await ada.get("/")).text
-    assert (await ada.post("/logout")).headers["location"] == "/login"
 
 
 def test_all_languages_have_the_same_texts_with_the_same_places() -> None:
@@ -364,7 +377,8 @@ async def test_a_payment_is_seen_live_with_its_notes(centre: Centre, ada: httpx.
     journal = Journal.opened()
     await kiosk.send(journal)
     async with running_centre(centre.settings) as second:
-        viewer = httpx.AsyncClient(base_url=second.url, cookies=ada.cookies, trust_env=False)
+        viewer = second.client()
+        viewer.cookies = ada.cookies
         stream = live(viewer, f"{OFFICE}/live?kiosk_id={kiosk.kiosk_id}")
         await until(stream, "state", lambda data: data == "live")
         await asyncio.sleep(0.3)
@@ -387,7 +401,8 @@ async def test_live_views_and_presence_without_redis(
     journal = Journal.opened()
     await kiosk.send(journal)
     async with running_centre(centre.settings) as second:
-        viewer = httpx.AsyncClient(base_url=second.url, cookies=ada.cookies, trust_env=False)
+        viewer = second.client()
+        viewer.cookies = ada.cookies
         stream = live(viewer, "/transactions/live")
         await until(stream, "state", lambda data: data == "live")
         servers.redis.stop()
@@ -403,9 +418,11 @@ async def test_live_views_and_presence_without_redis(
             await until(stream, "transaction", lambda data: "10.00" in json.loads(data)["html"])
         finally:
             servers.redis.start()
-        async with asyncio.timeout(10):
-            while (await ada.get("/health")).json()["redis"] != "ok":
-                await asyncio.sleep(0.1)
+        for _ in range(100):
+            if (await ada.get("/health")).json()["redis"] == "ok":
+                break
+            await asyncio.sleep(0.1)
+        assert (await ada.get("/health")).json()["redis"] == "ok"
         await viewer.aclose()
 
 
@@ -419,16 +436,18 @@ async def test_a_view_says_when_postgres_is_away_and_goes_on(
     servers.postgres.stop()
     try:
         journal.pay("p1", 1000)
-        other = httpx.AsyncClient(base_url=centre.url, cookies=ada.cookies, timeout=20, trust_env=False)
+        other = centre.client()
+        other.cookies = ada.cookies
         answer = await other.get(f"{OFFICE}/kiosks")
         assert (answer.status_code, answer.json()["code"]) == (503, "database_unavailable")
         assert (await other.get("/health")).status_code == 503
         await other.aclose()
     finally:
         servers.postgres.start()
-    async with asyncio.timeout(20):
-        while (await kiosk.send(journal)).status_code != 200:
-            await asyncio.sleep(0.1)
+    for _ in range(100):
+        if (await kiosk.send(journal)).status_code == 200:
+            break
+        await asyncio.sleep(0.1)
     await until(stream, "transaction", lambda data: json.loads(data)["state"] == "completed")
 
 

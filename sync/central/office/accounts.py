@@ -44,14 +44,14 @@ class User:
 
 
 @cache
-def _hasher() -> PasswordHash:
+def hasher() -> PasswordHash:
     return PasswordHash.recommended()
 
 
 @cache
 def _nobody() -> str:
     """What an unknown name's password is compared with, so that names cannot be told by time."""
-    return _hasher().hash(secrets.token_urlsafe())
+    return hasher().hash(secrets.token_urlsafe())
 
 
 async def add_user(connection: Connection, name: str, password: str, role: str, randomness: Randomness) -> UUID:
@@ -64,7 +64,7 @@ async def add_user(connection: Connection, name: str, password: str, role: str, 
     if role not in ROLES:
         raise AccountRefused(f"a role is one of {', '.join(ROLES)}")
     user_id = uuid7(time.time_ns() // 1_000_000, randomness(10))
-    hashed = await asyncio.to_thread(_hasher().hash, password)
+    hashed = await asyncio.to_thread(hasher().hash, password)
     try:
         await connection.execute(
             "INSERT INTO office_users (user_id, name, password_hash, role) VALUES (%s, %s, %s, %s)",
@@ -104,7 +104,7 @@ class Accounts:
             row = await cursor.fetchone()
         async with _AT_ONCE:
             given = password[:PASSWORD_CHARACTERS_MAX]
-            right = await asyncio.to_thread(_hasher().verify, given, _nobody() if row is None else row[3])
+            right = await asyncio.to_thread(hasher().verify, given, _nobody() if row is None else row[3])
         if row is None or not right:
             return None
         token = secrets.token_urlsafe(32)
