@@ -29,6 +29,14 @@ app.add_typer(in_doubt, name="in-doubt")
 Json = Annotated[bool, typer.Option("--json", help="JSON instead of words.")]
 Limit = Annotated[int, typer.Option("--lines", "-n", min=1, max=500, help="How many of the newest.")]
 STACKER = "stacker:"
+WORDS_OF_ACCOUNTS = {
+    "sales": ("sold", -1),
+    "owed": ("owed to customers", -1),
+    "unattributed": ("of nobody yet", -1),
+    "customer": ("held for the open payment", -1),
+    "in_doubt": ("in doubt", 1),
+}
+"""What an account is called, and which sign shows it as people count."""
 
 
 @app.command()
@@ -272,10 +280,11 @@ def _status_words(found: dict[str, Any]) -> Iterable[str]:
         for line in unit["contents"]:
             yield f"  {line['count']:>6} × {_money(line['value_minor'], unit['currency'])}"
     for balance in found["ledger"]["balances"]:
-        if not balance["account"].startswith(STACKER) and (balance["posted_minor"] or balance["pending_minor"]):
-            pending = balance["pending_minor"]
-            waiting = f", pending {_money(pending, balance['currency'])}" if pending else ""
-            yield f"{balance['account']}: {_money(balance['posted_minor'], balance['currency'])}{waiting}"
+        account, currency = balance["account"], balance["currency"]
+        if not account.startswith(STACKER) and (balance["posted_minor"] or balance["pending_minor"]):
+            pending = f", pending {_money(balance['pending_minor'], currency)}" if balance["pending_minor"] else ""
+            name, sign = WORDS_OF_ACCOUNTS.get(account, (account, 1))
+            yield f"{name}: {_money(sign * balance['posted_minor'], currency)}{pending}"
     if not found["ledger"]["balanced"]:
         yield "THE LEDGER DOES NOT SUM TO ZERO: run kiosk journal verify"
     if found["payment"] is not None:
