@@ -6,6 +6,7 @@ Source of the exponents: ISO 4217 list one (2024); a currency that is not listed
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from agent.domain.errors import CurrencyMismatch, InvalidMoney
 
@@ -21,6 +22,11 @@ def exponent_of(currency: str) -> int:
     return _EXPONENTS.get(currency, _EXPONENT_DEFAULT)
 
 
+@lru_cache(256)  # amounts are made ten times for one note, of the same two or three currencies
+def _is_code(text: str) -> bool:
+    return len(text) == 3 and text.isascii() and text.isalpha() and text.isupper()
+
+
 @dataclass(frozen=True, slots=True, order=False)
 class Money:
     """`minor` units (cents, kopecks) of `currency` (three capital letters); negative amounts are allowed in sums.
@@ -34,8 +40,7 @@ class Money:
     def __post_init__(self) -> None:
         if type(self.minor) is not int or abs(self.minor) > MINOR_MAX:
             raise InvalidMoney(f"amount_minor must be a whole number up to {MINOR_MAX}, got {self.minor!r}")
-        code = self.currency
-        if type(code) is not str or len(code) != 3 or not (code.isascii() and code.isalpha() and code.isupper()):
+        if type(self.currency) is not str or not _is_code(self.currency):
             raise InvalidMoney(f"currency must be three capital letters (ISO 4217), got {self.currency!r}")
 
     def __add__(self, other: Money) -> Money:

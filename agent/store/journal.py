@@ -155,6 +155,11 @@ class SqliteStore:
         rows: int = self._wait(Job(task=lambda engine: rebuild(engine, progress)))
         return rows
 
+    def in_writer_now(self, task: Callable[[Engine], T]) -> T:
+        """Run `task` in the writer thread with the engine to itself, outside any transaction; for measurements."""
+        result: T = self._wait(Job(task=task))
+        return result
+
     def _forking(self, common_seq: int) -> Callable[[Engine], UUID]:
         def task(engine: Engine) -> UUID:
             waiting = self._writer.cursors.settle(engine)
