@@ -137,7 +137,7 @@ class Kiosk:
         assert answer.status_code == 201, answer.text
         return str(answer.json()["id"])
 
-    async def until(self, what: Callable[[], Any], wanted: object, timeout_s: float = 20.0) -> None:
+    async def until(self, what: Callable[[], Any], wanted: object, timeout_s: float = 60.0) -> None:
         """Wait until the coroutine function `what` gives `wanted`."""
         async with asyncio.timeout(timeout_s):
             while await what() != wanted:  # noqa: ASYNC110 - another process decides when
