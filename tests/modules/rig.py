@@ -27,16 +27,18 @@ from agent.api.router_factory import Mounted
 from agent.api.settings import ApiSettings
 from agent.api.trace import trace_id
 from agent.domain import events as ev
+from agent.domain import payments
 from agent.domain.events import Denomination, Event
 from agent.domain.ids import uuid7
 from agent.domain.money import Money
+from agent.domain.payments import Payment
 from agent.domain.wire import event_of
 from agent.store.journal import SqliteStore
 from agent.store.settings import StoreSettings
 from drivers.ports import DeviceInfo, DeviceState, NoteAcceptor, TraceItem
 from modules.cash_system import queries
 from modules.cash_system.module import build
-from modules.cash_system.projections import CashProjection
+from modules.cash_system.projections import CashProjection, payment_of
 from modules.cash_system.schemas import PaymentIn, PaymentOptionsIn, PaymentOut, ReasonIn, ResolveIn
 from modules.cash_system.service import CashService, Work
 from modules.cash_system.settings import CashSettings
@@ -430,6 +432,18 @@ class Rig:
             rows = queries.balances(reader)
         return {(row["account"], row["currency"]): (row["posted_minor"], row["pending_minor"]) for row in rows}
 
+    def reduced(self) -> dict[str, Payment]:
+        """All payments, from the journal by the pure reducer alone."""
+        found: dict[str, Payment] = {}
+        with self.store.read() as reader:
+            events = [event_of(row) for row in reader.rows(0, 100_000)]
+        for event in events:
+            if isinstance(event, ev.PaymentCreated):
+                found[event.payment_id] = payments.create(event)
+            elif (payment_id := getattr(event, "payment_id", None)) in found:
+                found[payment_id] = payments.apply(found[payment_id], event)
+        return found
+
     def check_books(self) -> None:
         """What must hold at every moment, whatever happened."""
         balances = self.balances()
@@ -442,6 +456,7 @@ class Rig:
             units = {(row["unit"], row["currency"]): 0 for row in queries.unit_contents(reader)}
             for row in queries.unit_contents(reader):
                 units[row["unit"], row["currency"]] += row["value_minor"] * row["count"]
+        assert {row["id"]: payment_of(row) for row in rows} == self.reduced()
         for row in rows:
             assert min(row["collected_minor"], row["claimed_minor"], row["in_doubt_minor"], row["paid_minor"]) >= 0
             if not row["open"]:
