@@ -22,6 +22,7 @@ from agent.store.ports import Store
 
 T = TypeVar("T")
 BATCH_ROWS_MAX = 256
+SPAN_ROWS_MAX = 8_192  # so many rows are looked through at once for types that somebody wants
 RETRY_FIRST_S = 0.1
 STORE_RETRY_S = 0.5
 
@@ -47,6 +48,9 @@ class Subscription:
         self._store = store
         self._clock = clock
         self._retry_max_s = retry_max_s
+        marks = ", ".join("?" * len(handlers))
+        self._first = f"SELECT min(seq) AS seq FROM journal WHERE seq > ? AND seq <= ? AND type IN ({marks})"  # noqa: S608
+        self._cursor = 0
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._log = logger.bind(subscriber=name)
@@ -65,22 +69,35 @@ class Subscription:
         while True:
             self._wake.clear()
             journal_id = self._store.journal_id
-            rows = await self._patiently(self._read)
+            rows, upto = await self._patiently(self._read)
             for row in rows:
                 await self._deliver(row)
                 self.position.seq = row.seq
-            if rows:
-                await self._patiently(partial(self._remember, journal_id, rows[-1].seq))
+            if upto > self._cursor:
+                self.position.seq = upto
+                await self._patiently(partial(self._remember, journal_id, upto))
+                await asyncio.sleep(0)  # a long backlog must not keep the devices waiting
             else:
                 if not self._wake.is_set():
                     self._idle.set()
                 await self._wake.wait()
 
-    async def _read(self) -> list[JournalRow]:
-        """The store's cursor is the truth: a fork moves it, a failed file may have put it back."""
-        self.position.seq = await self._store.cursor(self.name)
+    async def _read(self) -> tuple[list[JournalRow], int]:
+        """The next rows, and up to where they answer. Of a long backlog only what concerns this subscriber is read.
+
+        The store's cursor is the truth: a fork moves it, a failed file may have put it back.
+        """
+        after = self._cursor = self.position.seq = await self._store.cursor(self.name)
         with self._store.read() as reader:
-            return reader.rows(self.position.seq, BATCH_ROWS_MAX)
+            head, _ = reader.head()
+            if head - after > BATCH_ROWS_MAX:
+                upto = min(head, after + SPAN_ROWS_MAX)
+                found = reader.one(self._first, after, upto, *self._handlers)
+                if found is None or found["seq"] is None:
+                    return [], upto
+                after = found["seq"] - 1
+            rows = reader.rows(after, BATCH_ROWS_MAX)
+            return rows, rows[-1].seq if rows else after
 
     async def _remember(self, journal_id: UUID, seq: int) -> None:
         """Not after a fork: `seq` would be a number of the journal before, and rows may repeat anyway."""

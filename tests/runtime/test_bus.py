@@ -11,7 +11,7 @@ from typing import Any
 from agent.domain.chain import JournalRow
 from agent.domain.errors import StoreError
 from agent.domain.events import AgentStarted, AgentStopped, StackerRemoved
-from agent.runtime.bus import RETRY_FIRST_S, STORE_RETRY_S, Bus
+from agent.runtime.bus import RETRY_FIRST_S, SPAN_ROWS_MAX, STORE_RETRY_S, Bus
 from agent.store.journal import SqliteStore
 from tests.runtime.fakes import FakeClock, eventually, turns
 
@@ -83,6 +83,20 @@ async def test_only_the_types_asked_for_are_handed_on(store: SqliteStore, clock:
     assert [what for _, what in listener.heard] == ["agent.stopped"]
 
 
+async def test_a_long_backlog_is_gone_through_without_holding_up_the_loop(store: SqliteStore, clock: FakeClock) -> None:
+    """Weeks of rows that concern nobody are stepped over in long strides; what concerns somebody is found."""
+    listener, bus = Listener(), Bus(store, clock, RETRY_MAX_S)
+    other = [StackerRemoved(device="x")] * (SPAN_ROWS_MAX + 100)
+    await store.record([*other, AgentStarted(version="a"), *other, AgentStarted(version="b")], actor="agent")
+    bus.add("one", {AgentStarted: listener})
+    bus.add("nobody", {})
+    async with running(bus):
+        await bus.drained()
+        assert [what for _, what in listener.heard] == ["a", "b"]
+        assert {position.seq for position in bus.positions().values()} == {bus.head()}
+    assert await store.cursor("one") == await store.cursor("nobody") == bus.head()
+
+
 async def test_a_failing_handler_is_tried_again_and_holds_up_nobody(
     store: SqliteStore, clock: FakeClock, log_lines: list[str]
 ) -> None:
@@ -95,6 +109,7 @@ async def test_a_failing_handler_is_tried_again_and_holds_up_nobody(
         await started(store, "a", "b")
         await eventually(lambda: len(sound.heard) == 2)
         pauses = []
+        await eventually(clock.waiting)
         while clock.waiting():
             [pause] = clock.waiting()
             pauses.append(round(pause, 3))
@@ -126,6 +141,7 @@ async def test_an_unreadable_row_is_passed_over_and_told(
     class TornReader:
         def __init__(self, reader: Any) -> None:
             self.head = reader.head
+            self.one = reader.one
             self._reader = reader
 
         def rows(self, after: int, limit: int) -> list[JournalRow]:
