@@ -20,6 +20,7 @@ from collections.abc import Mapping
 from typing import ClassVar
 from urllib.parse import parse_qsl
 
+from loguru import logger
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -101,7 +102,7 @@ class RequestTooSlow(KioskError):
 
 
 class Gate:
-    """Refuses with a problem document, which no foreign page can read; else adds the security headers to the answer."""
+    """Refuses with a problem document, which no foreign page can read; adds the security headers to every answer."""
 
     def __init__(self, app: ASGIApp, settings: ApiSettings) -> None:
         self._app = app
@@ -242,7 +243,7 @@ def _cors(origin: str, preflight: Headers | None = None) -> dict[str, str]:
 
 def _dressed(send: Send, cors: Mapping[str, str]) -> Send:
     async def with_headers(message: Message) -> None:
-        if message["type"] in {"http.response.start", "websocket.http.response.start"}:
+        if message["type"] == "http.response.start":
             message.setdefault("headers", [])
             headers = MutableHeaders(scope=message)
             is_page = headers.get("content-type", "").startswith("text/html")
@@ -269,11 +270,13 @@ def _replay(body: bytes, receive: Receive) -> Receive:
 
 
 async def refuse(error: KioskError, scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer with the problem document, also to a WebSocket handshake where the server can (else it closes)."""
-    answer = problems.from_error(error)
-    if scope["type"] == "websocket" and "websocket.http.response" not in (scope.get("extensions") or {}):
+    """Answer with the problem document; a WebSocket handshake with a bare 403. (uvicorn 0.54 can send a document there,
+    but then logs an error of its own for every refusal, which an attacker could fill the log with.)"""
+    if scope["type"] == "websocket":
+        logger.info("refused a WebSocket: {code}", code=error.code)
         await send({"type": "websocket.close", "code": 1008, "reason": error.code})
         return
+    answer = problems.from_error(error)
     if error.http_status in {408, 413}:
         answer.headers["Connection"] = "close"
     await answer(scope, receive, send)

@@ -38,7 +38,7 @@ class TraceMiddleware:
         chosen = given if _SOUND.fullmatch(given) else self._new()
 
         async def named(message: Message) -> None:
-            if message["type"] in {"http.response.start", "websocket.accept", "websocket.http.response.start"}:
+            if message["type"] in {"http.response.start", "websocket.accept"}:
                 message.setdefault("headers", [])
                 MutableHeaders(scope=message)[HEADER] = chosen
             await send(message)

@@ -8,7 +8,7 @@ from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Header, Query, WebSocket
+from fastapi import APIRouter, Depends, Header, Query, WebSocket, WebSocketDisconnect
 from fastapi.responses import JSONResponse, Response
 from loguru import logger
 from starlette.types import Receive, Scope, Send
@@ -90,7 +90,7 @@ class Client:
                 async for items in stream:
                     async with asyncio.timeout(self.streams.settings.stream_stall_s):
                         await write(items)
-        except (TimeoutError, OSError):
+        except (TimeoutError, OSError, WebSocketDisconnect):
             return False
         except StoreError as error:
             logger.warning("an event stream ended: {reason}", reason=error.message)
@@ -148,5 +148,5 @@ async def _serve(websocket: WebSocket, client: Client) -> None:
     await websocket.accept()
     await client.pump(listen, write)
     reason = client.subscription.ended
-    with suppress(RuntimeError):  # the client has closed already
+    with suppress(RuntimeError, WebSocketDisconnect):  # the client has closed already
         await websocket.close(code=1008 if reason == CLIENT_TALKED else 1001, reason=reason)
