@@ -86,14 +86,14 @@ class RunningSimulator:
         self._collect()
         return reply
 
-    async def insist(self, line: str, timeout_s: float = 10.0) -> Reply:
+    async def insist(self, line: str, timeout_s: float = 30.0) -> Reply:
         """Repeat a command until it succeeds, as a customer does who waits for the slot to open."""
         async with asyncio.timeout(timeout_s):
             while not (reply := await self.command(line))["ok"]:  # noqa: ASYNC110 - only the device knows when
                 await asyncio.sleep(TICK_S)
         return reply
 
-    async def until(self, holds: Callable[[dict[str, Any]], bool], timeout_s: float = 10.0) -> dict[str, Any]:
+    async def until(self, holds: Callable[[dict[str, Any]], bool], timeout_s: float = 30.0) -> dict[str, Any]:
         """Wait until the physical truth fulfils `holds`; returns it."""
         async with asyncio.timeout(timeout_s):
             while not holds(truth := self.truth()):  # noqa: ASYNC110 - only the device knows when

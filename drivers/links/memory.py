@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from agent.domain.errors import TransportError
 from drivers.links.inbox import Inbox
-
-PIECE_S = 1e-5
-"""Between two pieces of a chunked write."""
 
 
 @dataclass(slots=True)
@@ -33,7 +31,7 @@ class MemoryLink:
         self._name = name
         self._inbox = Inbox()
         self._peer: MemoryLink | None = None
-        self._last_at = 0.0  # when the last piece sent arrives: nothing overtakes it
+        self._under_way: deque[tuple[float, bytes]] = deque()  # (due at, piece) on their way to the peer
 
     async def read(self, timeout_s: float) -> bytes:
         return await self._inbox.read(timeout_s)
@@ -71,15 +69,20 @@ class MemoryLink:
         peer = self._peer
         if peer is None or not data:
             return
-        loop = asyncio.get_running_loop()
-        if not self.faults.chunk_bytes and not self.faults.delay_s and self._last_at <= loop.time():
-            peer._inbox.put(data)
-            return
         step = self.faults.chunk_bytes or len(data)
-        at = loop.time() + self.faults.delay_s
-        for start in range(0, len(data), step):
-            at = self._last_at = max(at, self._last_at) + PIECE_S
-            loop.call_at(at, peer._inbox.put, data[start : start + step])
+        due = asyncio.get_running_loop().time() + self.faults.delay_s
+        idle = not self._under_way
+        self._under_way += [(due, data[at : at + step]) for at in range(0, len(data), step)]
+        if idle:
+            self._pump()
+
+    def _pump(self) -> None:
+        """Deliver what is due, a piece a turn of the loop; nothing overtakes what was sent before it."""
+        loop = asyncio.get_running_loop()
+        if self._under_way and self._under_way[0][0] <= loop.time() and self._peer is not None:
+            self._peer._inbox.put(self._under_way.popleft()[1])
+        if self._under_way:
+            loop.call_at(self._under_way[0][0], self._pump)
 
     def _break(self, how: str) -> None:
         for end in (self, self._peer):

@@ -36,7 +36,7 @@ ACCEPTORS = (
             "long_reply_timeout_ms": 80,
             "absent_reset_s": 0.3,
         },
-        simulator={"speed": 30, "escrow_timeout_ms": 60_000},
+        simulator={"speed": 30, "escrow_timeout_ms": 1_000_000, "ack_window_ms": 1_000},
         insert="insert 500",
         value=Money(50_000, "RUB"),
         insert_other="insert 100",

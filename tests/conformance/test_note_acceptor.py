@@ -82,7 +82,7 @@ class Kiosk:
     async def ended(self) -> None:
         """Wait until the driver leaves `run` by itself, and raise what it raised."""
         assert self._running is not None
-        await asyncio.wait_for(asyncio.shield(self._running), 10)
+        await asyncio.wait_for(asyncio.shield(self._running), 30)
 
     async def restart(self) -> None:
         await self.stop()
@@ -100,7 +100,7 @@ class Kiosk:
     def of(self, kind: type[ev.Event]) -> list[Any]:
         return [event for event in self.journal if isinstance(event, kind)]
 
-    async def until(self, holds: Callable[[], bool], timeout_s: float = 15.0) -> None:
+    async def until(self, holds: Callable[[], bool], timeout_s: float = 60.0) -> None:
         try:
             async with asyncio.timeout(timeout_s):
                 while not holds():  # noqa: ASYNC110 - the journal is a plain list
@@ -329,7 +329,7 @@ async def test_the_trace_is_bounded_and_reads_like_a_story(kiosk: Kiosk) -> None
     trace = kiosk.driver.trace()
     assert {item.direction for item in trace} == {"host", "device"}
     assert all(item.meaning for item in trace) and list(trace) == sorted(trace, key=lambda item: item.at)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while len(kiosk.driver.trace()) < 512:  # noqa: ASYNC110 - frames pass
             await asyncio.sleep(0.05)
         await asyncio.sleep(0.2)

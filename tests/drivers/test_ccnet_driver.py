@@ -31,7 +31,7 @@ FAST = {
     "long_reply_timeout_ms": 60,
     "gap_ms": 10,
 }
-SIMULATED = {"speed": 50}
+SIMULATED = {"speed": 50, "escrow_timeout_ms": 3_000_000, "ack_window_ms": 1_000}
 
 
 class RealClock:
@@ -84,7 +84,7 @@ class Kiosk:
     def of(self, kind: type[ev.Event]) -> list[Any]:
         return [event for event in self.journal if isinstance(event, kind)]
 
-    async def until(self, holds: Callable[[], bool], timeout_s: float = 10.0) -> None:
+    async def until(self, holds: Callable[[], bool], timeout_s: float = 60.0) -> None:
         async with asyncio.timeout(timeout_s):
             while not holds():  # noqa: ASYNC110 - the journal is a plain list
                 await asyncio.sleep(0.005)
@@ -174,7 +174,7 @@ async def test_without_a_commit_there_is_no_ack_and_the_next_driver_books_it() -
         await first.until(lambda: bool(first.of(ev.StackRequested)))
         first.failing = True
         with pytest.raises(StoreError):
-            await asyncio.wait_for(running, 5)
+            await asyncio.wait_for(running, 30)
         assert first.driver.trace()[-1].meaning == "BILL STACKED type 5"
         assert simulator.truth()["state"] == "BILL STACKED"
         second = Kiosk(host, first.journal)
@@ -194,7 +194,7 @@ async def test_a_lost_port_is_told_and_leaves_run() -> None:
         await kiosk.until(lambda: bool(kiosk.of(ev.DeviceOnline)))
         await device.close()
         with pytest.raises(TransportError):
-            await asyncio.wait_for(running, 5)
+            await asyncio.wait_for(running, 30)
     assert kiosk.of(ev.DeviceOffline) == [ev.DeviceOffline(device="acceptor", reason="port_lost")]
 
 
@@ -220,7 +220,6 @@ async def test_verbs_reach_the_device() -> None:
 async def test_stack_leaves_at_once_and_not_with_the_next_poll() -> None:
     async with rig(poll_interval_ms=400, poll_idle_ms=400) as (kiosk, simulator, _, _):
         kiosk.decide = False
-        await simulator.command("set escrow_timeout_ms=1000000")
         await simulator.insist("insert 500")
         await kiosk.until(lambda: bool(kiosk.of(ev.NoteEscrowed)))
         before = time.monotonic()

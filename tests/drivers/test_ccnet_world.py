@@ -62,7 +62,7 @@ def random_world(seed: int, *, remembers: bool) -> World:
 
 @pytest.mark.parametrize("remembers", [True, False])
 def test_random_histories_credit_what_lies_in_the_box(remembers: bool, scale: Callable[[int, int], int]) -> None:
-    for seed in range(scale(150, 20_000)):
+    for seed in range(scale(60, 20_000)):
         try:
             random_world(seed, remembers=remembers).check()
         except AssertionError as error:
