@@ -32,7 +32,7 @@ from sync.envelope import GrantAnswer, Refusal
 CHUNK_BYTES = 64 << 10
 LOOK_EVERY_S = 900.0
 """Without a ring (a new blob, rows accepted) the folder is looked at so often."""
-CONFIRM_FIRST_S = 2.0
+CONFIRM_FIRST_S = 0.5
 CONFIRM_MOST_S = 30.0
 """How often the office is asked whether it has read an uploaded object back."""
 CONFIRM_PATIENCE_S = 1800.0

@@ -231,12 +231,14 @@ class Uplink:
     async def _agree(self) -> Position:
         """Where to go on, in a journal that the office's history is the beginning of. May fork."""
         present = Chapter(self._store.journal_id)
+        self._progress.watermark_seq = None  # until both agree, the office's number says nothing about our rows
         mark = await self._mark(present)
-        self._progress.watermark_seq = mark.seq
         if mark.seq == 0:
+            self._progress.watermark_seq = 0
             return await self._missing_past() or Position(present, 0, genesis_hash(present.journal_id))
         own = await asyncio.to_thread(self._own_hash, present, mark.seq)
         if own is not None and own.hex() == mark.hash:
+            self._progress.watermark_seq = mark.seq
             return Position(present, mark.seq, own)
         why = "the office has another history of this journal" if own else "the office is ahead of us"
         await self._fork(why, below=mark.seq)
@@ -292,7 +294,7 @@ class Uplink:
             raise CentreUnavailable(f"the office contradicts itself about row {below}")
         new = await self._store.fork(common)
         self._forked_in_vain = True
-        self._progress.forked_from = str(journal_id)
+        self._progress.forked_from, self._progress.watermark_seq = str(journal_id), None
         logger.bind(journal=str(journal_id), common_seq=common, head_seq=head, new_journal=str(new)).error(
             "journal forked: {}", why
         )

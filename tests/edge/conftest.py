@@ -9,6 +9,9 @@ import pytest
 from tests.edge.clock import FakeClock
 from tests.edge.office_double import OfficeDouble
 from tests.edge.rig import Rig
+from tests.servers import centre, database, servers
+
+__all__ = ["centre", "database", "servers"]
 
 
 @pytest.fixture
