@@ -80,7 +80,7 @@ async def _end_of(cut: Cut) -> dict[str, tuple[str, int, int]]:
         await _say_again(again)
         await again.pump()
         await again.obey()
-        await again.wait(1200, step=40)
+        await again.wait(400, step=50)
         again.check_books()
         with again.store.read() as reader:
             rows = reader.all("SELECT * FROM payments")

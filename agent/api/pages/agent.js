@@ -2,6 +2,7 @@
 
 const ROOT = "/api/v1";
 const RETRY_MS = 1000;
+const SIGNED_OUT_MS = 10000; // nobody can sign this screen in but a person
 const TIMEOUT_MS = 8000;
 
 export class Problem extends Error {
@@ -80,8 +81,8 @@ export function listen(heard, line) {
   source.onerror = async () => {
     line(false);
     if (source.readyState !== EventSource.CLOSED) return;
-    await sleep(RETRY_MS);
-    await refresh().catch(() => {});
+    const refused = await refresh().then(() => false, (error) => error instanceof Problem);
+    await sleep(refused ? SIGNED_OUT_MS : RETRY_MS);
     listen(heard, line);
   };
 }
