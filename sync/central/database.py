@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 import psycopg
@@ -55,11 +54,3 @@ async def attempt(pool: Pool, work: Callable[[Connection], Awaitable[T]]) -> T:
                 raise
             await pool.check()  # throws out the connections that died with it
     raise AssertionError("unreachable")
-
-
-@asynccontextmanager
-async def reading(pool: Pool) -> AsyncIterator[Connection]:
-    """A connection for a few reads that are of the same moment."""
-    async with pool.connection() as connection:
-        await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-        yield connection

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
@@ -23,7 +23,7 @@ from agent.domain.chain import JournalRow, genesis_hash
 from sync.central import journals
 from sync.central.alarms import raise_alarms
 from sync.central.database import Connection, Pool, attempt
-from sync.central.digest import Parked, digest
+from sync.central.digest import Changes, Parked, digest
 from sync.central.journals import State
 from sync.central.problems import Alarm, Mark, Refused
 from sync.central.projections import write
@@ -63,6 +63,7 @@ class _Work:
     journal_id: UUID
     rows: list[JournalRow]
     public_key: bytes
+    careful: bool = False  # one savepoint a row, after Postgres has refused something of the whole
 
 
 class Ingest:
@@ -78,7 +79,12 @@ class Ingest:
         try:
             key = await self._verified(kiosk_id, body, signature)
             work = await self._read(kiosk_id, key, body)
-            mark, accepted = await attempt(self._pool, lambda connection: self._commit(connection, work))
+            try:
+                mark, accepted = await attempt(self._pool, lambda connection: self._commit(connection, work))
+            except _DATA_ERRORS as error:
+                logger.warning("a batch of kiosk {} is taken row by row: {}", kiosk_id, error)
+                careful = replace(work, careful=True)
+                mark, accepted = await attempt(self._pool, lambda connection: self._commit(connection, careful))
         except Refused as refusal:
             await self._refused(kiosk_id, refusal)
             raise
@@ -145,23 +151,23 @@ class Ingest:
             raise journals.fork(state.mark, last.seq)
 
     async def _write(self, connection: Connection, work: _Work, rows: list[JournalRow], alarms: list[Alarm]) -> None:
+        """COPY, then everything else and the COMMIT in one round trip."""
         async with connection.cursor().copy(_COPY) as copy:
             copy.set_types(_COPY_TYPES)
             for row in rows:
                 await copy.write_row((work.kiosk_id, work.journal_id, *_columns(row)))
-        changes, parked = digest(work.kiosk_id, work.journal_id, rows)
-        try:
-            async with connection.transaction(), connection.pipeline():
-                await write(connection, work.kiosk_id, changes)
-        except _DATA_ERRORS as error:
-            logger.warning("a batch is projected row by row: {}", error)
-            parked = await self._write_one_by_one(connection, work, rows)
+        if work.careful:
+            changes, parked = Changes(), await self._write_one_by_one(connection, work, rows)
+        else:
+            changes, parked = digest(work.kiosk_id, work.journal_id, rows)
         async with connection.pipeline():
+            await write(connection, work.kiosk_id, changes)
             await connection.execute(_MOVE, (rows[-1].seq, rows[-1].hash, work.kiosk_id, work.journal_id))
             if parked:
                 alarms = [*alarms, *await _park(connection, work, parked)]
             if alarms:
                 await raise_alarms(connection, work.kiosk_id, alarms)
+            await connection.commit()
 
     async def _write_one_by_one(self, connection: Connection, work: _Work, rows: list[JournalRow]) -> list[Parked]:
         """The slow road, behind a row that `digest` let through and Postgres did not: only that one is parked."""

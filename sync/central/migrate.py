@@ -53,6 +53,16 @@ def migrate(dsn: str) -> tuple[str | None, str]:
     return before, str(after)
 
 
+def back(dsn: str, revision: str = "base") -> str | None:
+    """Undo migrations down to `revision`, with what only the newer schema can hold. For tests and disasters."""
+    config = _config()
+    with _locked(dsn) as connection:
+        config.attributes["connection"] = connection
+        command.downgrade(config, revision)
+        connection.commit()
+        return MigrationContext.configure(connection).get_current_revision()
+
+
 def newest() -> str:
     """The revision that this version's code needs."""
     return str(ScriptDirectory.from_config(_config()).get_current_head())

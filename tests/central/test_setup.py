@@ -109,6 +109,8 @@ def test_the_migrations_make_what_the_models_say(servers: EmbeddedServers) -> No
         assert migrate.migrate(dsn) == (None, migrate.newest())
         assert migrate.migrate(dsn) == (migrate.newest(), migrate.newest())
         assert migrate.differences(dsn) == []
+        assert migrate.back(dsn) is None
+        assert migrate.migrate(dsn) == (None, migrate.newest())
         with psycopg.connect(dsn) as connection:
             keys = connection.execute(
                 "SELECT conrelid::regclass::text, pg_get_constraintdef(oid) FROM pg_constraint "
