@@ -15,62 +15,18 @@ from agent.domain.money import MINOR_MAX, Money, exponent_of
 from drivers.ccnet.messages import TYPE_TICKET, TYPES
 
 WORD = 5
-CURRENCY_OF_COUNTRY: Mapping[str, str] = {
-    "USA": "USD",
-    "RUS": "RUB",
-    "RUR": "RUB",  # the rouble's code before 1998, still in old firmware
-    "KAZ": "KZT",
-    "UKR": "UAH",
-    "BLR": "BYN",
-    "BYR": "BYN",
-    "ARM": "AMD",
-    "GEO": "GEL",
-    "AZE": "AZN",
-    "UZB": "UZS",
-    "KGZ": "KGS",
-    "TJK": "TJS",
-    "TKM": "TMT",
-    "MDA": "MDL",
-    "MNG": "MNT",
-    "TUR": "TRY",
-    "POL": "PLN",
-    "CZE": "CZK",
-    "HUN": "HUF",
-    "ROM": "RON",
-    "ROU": "RON",
-    "BGR": "BGN",
-    "SRB": "RSD",
-    "CHE": "CHF",
-    "GBR": "GBP",
-    "SWE": "SEK",
-    "NOR": "NOK",
-    "DNK": "DKK",
-    "CAN": "CAD",
-    "MEX": "MXN",
-    "BRA": "BRL",
-    "ARG": "ARS",
-    "CHL": "CLP",
-    "COL": "COP",
-    "PER": "PEN",
-    "ISR": "ILS",
-    "ARE": "AED",
-    "UAE": "AED",
-    "SAU": "SAR",
-    "EGY": "EGP",
-    "ZAF": "ZAR",
-    "IND": "INR",
-    "CHN": "CNY",
-    "JPN": "JPY",
-    "KOR": "KRW",
-    "THA": "THB",
-    "PHL": "PHP",
-    "MYS": "MYR",
-    "IDN": "IDR",
-    "AUS": "AUD",
-    "NZL": "NZD",
-    "EUR": "EUR",
-}
-"""ISO 3166 country codes, and old spellings, to ISO 4217."""
+_SPELLINGS = (
+    "USA USD, RUS RUB, RUR RUB, KAZ KZT, UKR UAH, BLR BYN, BYR BYN, ARM AMD, GEO GEL, AZE AZN, UZB UZS, KGZ KGS, "
+    "TJK TJS, TKM TMT, MDA MDL, MNG MNT, TUR TRY, POL PLN, CZE CZK, HUN HUF, ROM RON, ROU RON, SRB RSD, BIH BAM, "
+    "MKD MKD, ALB ALL, CHE CHF, GBR GBP, SWE SEK, NOR NOK, DNK DKK, ISL ISK, CAN CAD, MEX MXN, GTM GTQ, CRI CRC, "
+    "DOM DOP, BRA BRL, ARG ARS, CHL CLP, COL COP, PER PEN, URY UYU, PRY PYG, BOL BOB, ISR ILS, ARE AED, UAE AED, "
+    "SAU SAR, QAT QAR, KWT KWD, BHR BHD, OMN OMR, JOR JOD, LBN LBP, IRQ IQD, IRN IRR, EGY EGP, MAR MAD, TUN TND, "
+    "DZA DZD, ZAF ZAR, KEN KES, NGA NGN, GHA GHS, IND INR, PAK PKR, BGD BDT, LKA LKR, NPL NPR, CHN CNY, HKG HKD, "
+    "TWN TWD, JPN JPY, KOR KRW, THA THB, VNM VND, PHL PHP, MYS MYR, SGP SGD, IDN IDR, AUS AUD, NZL NZD, EUR EUR"
+)
+CURRENCY_OF_COUNTRY: Mapping[str, str] = dict(pair.split() for pair in _SPELLINGS.split(", "))
+"""ISO 3166 country codes, and old spellings (RUR and BYR before a redenomination, ROM, UAE), to ISO 4217. Left out on
+purpose: BEL (Belgium in ISO 3166, Belarus in some firmware), BGR and HRV (before or after the euro?)."""
 CURRENCIES = frozenset(CURRENCY_OF_COUNTRY.values())
 
 
