@@ -119,8 +119,12 @@ async def build_agent(
     environ: Mapping[str, str],
     clock: Clock | None = None,
     randomness: Randomness = os.urandom,
+    vfs: str | None = None,
 ) -> Agent:
-    """Everything constructed and the store open; nothing started. Raises `ConfigError`, `StoreLocked`, `StoreError`."""
+    """Everything constructed and the store open; nothing started. Raises `ConfigError`, `StoreLocked`, `StoreError`.
+
+    `vfs` names the disk below SQLite; tests give one that fails.
+    """
     clock = clock or SystemClock()
     on_step = steps.from_environment(environ)
     factory, found = _modules(settings)
@@ -129,7 +133,10 @@ async def build_agent(
     guard = Guard(clock)
     commits = CommitWatch(guard, clock, settings.runtime.commit_slow_ms / 1000)
     relay = _Relay(asyncio.get_running_loop())
-    store = await asyncio.to_thread(open_store, settings, found, clock, randomness, relay.callbacks())
+    opening = partial(
+        open_store, settings, found=found, clock=clock, randomness=randomness, callbacks=relay.callbacks(), vfs=vfs
+    )
+    store = await asyncio.to_thread(opening)
     try:
         around = Surroundings(
             store=store,
@@ -212,10 +219,12 @@ def make_api(settings: AgentSettings, agent: Agent) -> FastAPI:
 
 def open_store(
     settings: AgentSettings,
+    *,
     found: Sequence[Found] | None = None,
     clock: Clock | None = None,
     randomness: Randomness = os.urandom,
     callbacks: Callbacks = Callbacks(),  # noqa: B008 - frozen
+    vfs: str | None = None,
 ) -> SqliteStore:
     """The store with every projection of this configuration, under its lock. Blocks. Also for the command line."""
     found = _modules(settings)[1] if found is None else found
@@ -225,6 +234,7 @@ def open_store(
         randomness=randomness,
         projections=[*PROJECTIONS, *edge.PROJECTIONS, *projections(found)],
         callbacks=callbacks,
+        vfs=vfs,
     )
 
 
