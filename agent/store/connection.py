@@ -10,6 +10,7 @@ import apsw
 FILE_NAME = "journal.db"
 APPLICATION_ID = 0x4B494F53  # "KIOS", so that file(1) and people can tell
 PAGE_SIZE_BYTES = 4096
+LOG_HEADER_BYTES, FRAME_HEADER_BYTES = 32, 24  # sqlite.org/fileformat2.html, "The Write-Ahead Log"
 _BUSY_TIMEOUT_MS = 5_000
 _STATEMENTS_MAX = 256  # statements kept prepared per connection
 _CACHE_KIB = 16_384

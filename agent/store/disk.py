@@ -28,9 +28,8 @@ class Disk(Protocol):
         """Fill the file with written zeros up to that size, synced; longer files stay as they are."""
         ...
 
-    def rewrite(self, path: Path) -> None:
-        """Write the file's bytes over themselves and sync. After a failed sync the kernel calls pages clean that never
-        reached the disk; a sync proves something only for pages that are dirty again."""
+    def blank(self, path: Path, offset: int, length: int) -> None:
+        """Write zeros over these bytes and sync, as far as the file goes."""
         ...
 
     def remove(self, path: Path) -> None:
@@ -77,14 +76,14 @@ class RealDisk:
             os.close(descriptor)
         self.sync_folder(path.parent)
 
-    def rewrite(self, path: Path) -> None:
+    def blank(self, path: Path, offset: int, length: int) -> None:
         if not path.exists():
             return
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         try:
-            offset = 0
-            while data := os.pread(descriptor, _CHUNK, offset):
-                offset += os.pwrite(descriptor, data, offset)
+            length = min(length, os.fstat(descriptor).st_size - offset)
+            if length > 0:
+                os.pwrite(descriptor, bytes(length), offset)
             os.fsync(descriptor)
         finally:
             os.close(descriptor)

@@ -119,7 +119,7 @@ class Engine:
         self.writer = SqlWriter(connection)
         self.projections = tuple(projections)
         self.boot_id = boot_id
-        self.wal_pages = 0
+        self.wal_pages = 0  # committed pages of the log that the main file may not have yet
         self._clock = clock
         self._randomness = randomness
         self._execute = connection.cursor().execute
@@ -280,6 +280,11 @@ class Engine:
         return outcome
 
     # --- the log ---------------------------------------------------------------------------------------------------
+
+    def count_log(self) -> None:
+        """Learn how many pages of the log are committed; moves nothing."""
+        pages, _ = self.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
+        self.wal_pages = max(0, pages)
 
     def _on_wal(self, _connection: apsw.Connection, _database: str, pages: int) -> int:
         self.wal_pages = pages

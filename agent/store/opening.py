@@ -10,7 +10,7 @@ import apsw
 
 from agent.domain.clock import Clock
 from agent.domain.ids import Randomness, uuid7
-from agent.store.connection import FILE_NAME, connect_writer
+from agent.store.connection import FILE_NAME, FRAME_HEADER_BYTES, LOG_HEADER_BYTES, PAGE_SIZE_BYTES, connect_writer
 from agent.store.disk import Disk
 from agent.store.engine import Engine
 from agent.store.errors import DISK_ERRORS, JournalDamaged, StorageFailed
@@ -83,14 +83,17 @@ class OpenFile:
             raise StorageFailed(f"{self.folder} cannot be used: {error}") from error
 
     def reopen(self) -> None:
-        """After a failure: the file as it is now becomes the truth. Raises what `open` raises; then try again later.
+        """After a failure: the last synced commit is the truth again. Raises what `open` raises; then try again later.
 
-        The log's pages are written again before anything is built on them: the failed sync may have left the kernel
-        believing that they are on the disk. Only a truncating checkpoint proves that the main file holds it all.
+        After a failed sync the kernel may call pages clean that never reached the disk: what was written behind the
+        last good commit can be read now and be gone after a power loss, so nothing may be built on it. Its first frame
+        is blanked, which ends the log there for every reader; nobody was told of what stood in it. Then only a
+        truncating checkpoint proves that the main file holds everything before.
         """
         try:
             self._disconnect()
-            self.disk.rewrite(self._log_path)
+            frame = FRAME_HEADER_BYTES + PAGE_SIZE_BYTES
+            self.disk.blank(self._log_path, LOG_HEADER_BYTES + self.engine.wal_pages * frame, FRAME_HEADER_BYTES)
             self._start()
             if not self.engine.truncate_log():
                 raise StorageFailed("a reader still holds the log")
@@ -131,6 +134,7 @@ class OpenFile:
             randomness=self._randomness,
             boot_id=self.boot_id,
         )
+        self.engine.count_log()
         damage = check_tail(self._connection, self.engine.position.journal_id)
         if damage is not None:
             raise JournalDamaged(

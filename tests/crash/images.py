@@ -2,7 +2,8 @@
 
 What was written before the last sync of its file is there. Of everything later each write may be there, missing, torn
 at 512-byte sectors, or garbage in one of them, in any order; truncations happened or did not. A deletion is certain
-only after a sync of the folder.
+only after a sync of the folder. A failed sync is the worst of all: as on Linux, the kernel throws away what it could
+not write and calls it clean, so that no later sync will write it, while readers still see it until the power fails.
 """
 
 from __future__ import annotations
@@ -31,10 +32,12 @@ class Image:
     cut: int
     files: Mapping[str, bytes]
     acknowledged: frozenset[bytes]
+    uncertain: bool
 
 
 def images(log: list[Op], each: int, chance: random.Random, first: int = 0) -> Iterator[Image]:
-    """`each` random images for every place in the log from `first` on where something was pending."""
+    """For every place in the log from `first` on: `each` random images where something was pending, else the only one
+    there is."""
     disks: dict[str, _Disk] = {}
     acknowledged: set[bytes] = set()
     for cut, op in enumerate(log):
@@ -46,13 +49,15 @@ def images(log: list[Op], each: int, chance: random.Random, first: int = 0) -> I
             _advance(disks.setdefault(op.file, _Disk()), op)
         if cut < first:
             continue
-        told = frozenset(acknowledged)
-        pending = any(disk.pending for disk in disks.values())
-        for _ in range(each if pending else 1):
-            yield Image(cut, _crash(disks, chance), told)
+        told, uncertain = frozenset(acknowledged), any(disk.pending for disk in disks.values())
+        for _ in range(each if uncertain else 1):
+            yield Image(cut, _crash(disks, chance), told, uncertain)
 
 
 def _advance(disk: _Disk, op: Op) -> None:
+    if op.kind is Kind.FAILED_SYNC:
+        disk.pending.clear()
+        return
     if op.kind is not Kind.SYNC:
         disk.pending.append(op)
         return

@@ -77,7 +77,7 @@ async def test_a_failed_sync_is_never_acknowledged_and_the_store_comes_back(tmp_
         again = await store.record([started(8)], actor="agent")
         assert again[0].seq > rows[0].seq
         held = versions(store)
-        assert '"1"' in held[0] and '"8"' in held[-1] and not any('"7"' in body for body in held)
+        assert held == ['{"version":"1"}', '{"version":"8"}']
     finally:
         await store.close()
 
@@ -120,9 +120,9 @@ async def _fail_at(place: int, kind: Kind, error: type[apsw.Error], folder: Path
             except StorageFailed:
                 await until_recovered(watcher)
         with store.read() as reader:
-            held = {row.id: row.hash for row in reader.rows(0, 1000)}
+            held = {row.id: row.hash for row in reader.rows(1, 1000)}
             assert verify(reader, None).damages == ()
-        assert all(held.get(row.id) == row.hash for row in told)
+        assert held == {row.id: row.hash for row in told}
         assert len(told) >= 4
         return bool(watcher.failures)
     finally:

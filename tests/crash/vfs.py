@@ -16,6 +16,7 @@ class Kind(Enum):
     WRITE = "write"
     TRUNCATE = "truncate"
     SYNC = "sync"
+    FAILED_SYNC = "failed sync"
     DELETE = "delete"
     ACK = "ack"
 
@@ -33,15 +34,17 @@ class Op:
 
 
 class RecordingVfs(apsw.VFS):
-    """Passes everything on to the system's VFS and keeps the log of it."""
+    """Passes everything on to the system's VFS and keeps the log of it. `fail_sync` makes the next sync of the log's
+    file fail."""
 
     def __init__(self, name: str) -> None:
         self.log: list[Op] = []
+        self.fail_sync = False
         self.name = name
         super().__init__(name, "")
 
     def xOpen(self, name: Any, flags: Any) -> apsw.VFSFile:
-        return _RecordingFile(self.log, name, flags)
+        return _RecordingFile(self, name, flags)
 
     def xDelete(self, filename: str, syncdir: bool) -> None:
         super().xDelete(filename, syncdir)
@@ -51,8 +54,9 @@ class RecordingVfs(apsw.VFS):
 
 
 class _RecordingFile(apsw.VFSFile):
-    def __init__(self, log: list[Op], name: Any, flags: Any) -> None:
-        self._log = log
+    def __init__(self, vfs: RecordingVfs, name: Any, flags: Any) -> None:
+        self._vfs = vfs
+        self._log = vfs.log
         self._file = Path(name.filename() if isinstance(name, apsw.URIFilename) else str(name)).name
         super().__init__("", name, flags)
 
@@ -65,6 +69,10 @@ class _RecordingFile(apsw.VFSFile):
         super().xTruncate(newsize)
 
     def xSync(self, flags: int) -> None:
+        if self._vfs.fail_sync and self._file.endswith("-wal"):
+            self._vfs.fail_sync = False
+            self._log.append(Op(Kind.FAILED_SYNC, self._file))
+            raise apsw.IOError("the disk said no")
         super().xSync(flags)
         self._log.append(Op(Kind.SYNC, self._file))
 

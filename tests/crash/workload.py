@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from random import Random
+from typing import Any
 
 from agent.domain import events as ev
 from agent.domain.chain import JournalRow
 from agent.domain.money import Money
 from agent.store.disk import RealDisk
 from agent.store.engine import Engine, Work, WorkTransaction
+from agent.store.errors import StorageFailed
 from agent.store.fork import fork
 from agent.store.opening import OpenFile
 from agent.store.rebuild import rebuild
@@ -37,12 +39,33 @@ class _RecordedDisk(RealDisk):
         super().sync_folder(folder)
         self._log.append(Op(Kind.SYNC))
 
+    def blank(self, path: Path, offset: int, length: int) -> None:
+        super().blank(path, offset, length)
+        self._log += [Op(Kind.WRITE, path.name, offset, bytes(length)), Op(Kind.SYNC, path.name)]
+
+
+class _Forgetful(_RecordedDisk):
+    """The planted bug: trusts what the kernel calls clean."""
+
+    def blank(self, path: Path, offset: int, length: int) -> None:
+        """Does nothing."""
+
 
 class Recorded:
-    """An open store whose disk is written down. `early` tells callers before the commit: the planted bug."""
+    """An open store whose disk is written down.
+
+    Planted bugs: `early` tells callers before the commit, `forgetful` trusts pages after a failed sync.
+    """
 
     def __init__(
-        self, folder: Path, vfs: RecordingVfs, *, synchronous: str, early: bool, schema: Mapping[int, str] | None
+        self,
+        folder: Path,
+        vfs: RecordingVfs,
+        *,
+        synchronous: str = "FULL",
+        early: bool = False,
+        forgetful: bool = False,
+        schema: Mapping[int, str] | None = None,
     ) -> None:
         self.vfs = vfs
         self._early = early
@@ -53,7 +76,7 @@ class Recorded:
             clock=StepClock(),
             randomness=seeded(7),
             projections=(TakingsProjection(),),
-            disk=_RecordedDisk(vfs.log),
+            disk=_Forgetful(vfs.log) if forgetful else _RecordedDisk(vfs.log),
             vfs=vfs.name,
             synchronous=synchronous,
             schema=schema,
@@ -116,11 +139,10 @@ class Recorded:
 
 
 @contextmanager
-def recorded(
-    folder: Path, *, synchronous: str = "FULL", early: bool = False, schema: Mapping[int, str] | None = None
-) -> Iterator[Recorded]:
+def recorded(folder: Path, **options: Any) -> Iterator[Recorded]:
+    """Options as of `Recorded`."""
     vfs = RecordingVfs(f"recording-{next(_NUMBERS)}")
-    store = Recorded(folder, vfs, synchronous=synchronous, early=early, schema=schema)
+    store = Recorded(folder, vfs, **options)
     try:
         yield store
     finally:
@@ -153,6 +175,21 @@ def appends(store: Recorded, commits: int, chance: Random) -> None:
             store.checkpoint()
         if number % 7 == 6:
             store.note_head()
+
+
+def failing_syncs(store: Recorded, chance: Random) -> None:
+    """Syncs that fail, each followed by the way back: reopen, and more work."""
+    life = store.note_life()
+    for _ in range(4):
+        for _ in range(chance.choice((2, 3, 5))):
+            store.commit(appending(next(life)))
+        store.vfs.fail_sync = True
+        try:
+            store.commit(appending(next(life), ev.AgentStarted(version="x" * chance.choice((10, 9_000)))))
+        except StorageFailed:
+            store.file.reopen()
+        if chance.random() < 0.5:
+            store.checkpoint()
 
 
 def rebuilding(store: Recorded, chance: Random) -> None:

@@ -133,16 +133,20 @@ def test_marks_of_the_disk_guard_must_make_sense() -> None:
         StoreSettings(disk_low_mib=10, disk_resume_mib=5)
 
 
-def test_extending_and_rewriting_files(tmp_path: Path) -> None:
+def test_extending_and_blanking_files(tmp_path: Path) -> None:
     disk, path = RealDisk(), tmp_path / "file"
-    disk.rewrite(path)
+    disk.blank(path, 0, 5)
     assert not path.exists()
     disk.extend(path, 3 << 20)
     assert path.read_bytes() == bytes(3 << 20)
-    path.write_bytes(b"abc")
-    disk.rewrite(path)
+    path.write_bytes(b"abcdef")
     disk.extend(path, 2)
-    assert path.read_bytes() == b"abc"
+    assert path.read_bytes() == b"abcdef"
+    disk.blank(path, 1, 2)
+    disk.blank(path, 5, 9)
+    disk.blank(path, 7, 9)
+    assert path.read_bytes() == b"a\0\0de\0"
+    path.write_bytes(b"abc")
     disk.make_file(path)
     assert path.read_bytes() == b"abc"
     disk.remove(path)
