@@ -1,7 +1,9 @@
 """People: the first admin, users managed by admins, and what the journal and the table keep of them."""
 
 import pytest
+from fastapi import APIRouter, Depends
 
+from agent.api.auth.caller import require
 from agent.api.auth.users import USERS_MAX
 from tests.api.conftest import OWNER, PIN, Kiosk, KioskMaker
 
@@ -136,3 +138,32 @@ async def test_users_survive_a_rebuild_of_the_projections(kiosk_at: KioskMaker) 
         await kiosk.store.rebuild()
         async with kiosk.client() as client:
             assert (await client.post(f"{AUTH}/login", json={"name": "root", "secret": PIN})).status_code == 200
+
+
+async def test_what_moves_money_asks_for_a_pin_even_of_root_on_the_control_socket(kiosk_at: KioskMaker) -> None:
+    router = APIRouter()
+
+    @router.get("/till")
+    def till(actor: str = Depends(require("ui", "technician", pin=True))) -> str:
+        return actor
+
+    async with kiosk_at(routers=[router]) as kiosk:
+        technician = await kiosk.as_user("technician", "Kim")
+        actor = (await technician.get("/api/v1/till")).json()
+        assert actor.startswith("user:")
+        screen = await kiosk.as_user("ui")
+        assert (await screen.get("/api/v1/till")).json() == "ui"
+        collector = await kiosk.as_user("collector")
+        assert (await collector.get("/api/v1/till")).json()["code"] == "role_not_allowed"
+        async with kiosk.client(uid=OWNER) as root:
+            refused = await root.get("/api/v1/till")
+            assert (refused.status_code, refused.json()["code"]) == (401, "pin_required")
+            body = {"name": "Kim", "secret": PIN, "as": "bearer"}
+            token = (await root.post(f"{AUTH}/login", json=body)).json()["access_token"]
+            answer = await root.get("/api/v1/till", headers={"Authorization": f"Bearer {token}"})
+            assert answer.json() == actor
+
+
+def test_a_role_that_does_not_exist_is_found_at_start() -> None:
+    with pytest.raises(ValueError, match="root"):
+        require("root")

@@ -12,13 +12,14 @@ import pytest
 import websockets
 from fastapi import APIRouter
 
-from agent.api.events.feed import Subscription
+from agent.api.events.feed import Feed, Subscription
 from agent.api.events.messages import Message, parse_position
 from agent.api.module import Parts
 from agent.api.router_factory import Mounted
 from agent.domain.events import ClaimIssued, DeviceFaulted, DeviceOffline, DoubtOpened, NoteStacked, UserRemoved
 from agent.domain.money import Money
 from agent.runtime.clock import SystemClock
+from agent.store.errors import StorageFailed
 from tests.api.conftest import Kiosk, KioskMaker, served
 
 EVENTS = "/api/v1/events"
@@ -371,7 +372,8 @@ async def test_the_websocket_refuses_before_it_opens(live: Kiosk, caplog: pytest
 # --- parts -----------------------------------------------------------------------------------------------------------
 
 
-NO_IDS = [None, "", ":", "x:1", f"{uuid4()}", f"{uuid4()}:", f"{uuid4()}:1e3", f"{uuid4()}:" + "9" * 30]
+HERE = "0199c1d2-e3f4-7a5b-8c6d-7e8f90a1b2c3"
+NO_IDS = [None, "", ":", "x:1", HERE, f"{HERE}:", f"{HERE}:1e3", f"{HERE}:{'9' * 30}"]
 
 
 @pytest.mark.parametrize("text", NO_IDS)
@@ -388,3 +390,51 @@ async def test_a_full_buffer_ends_the_subscription_and_frees_it() -> None:
     assert await subscription.take(0.01) == []
     subscription.end("shutdown")
     assert subscription.ended == "too_slow", "the first reason counts"
+
+
+class FailingReads:
+    """The real store, whose file cannot be read for a while."""
+
+    def __init__(self, store: Any) -> None:
+        self._store = store
+        self.failing = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def read(self) -> Any:
+        if self.failing:
+            raise StorageFailed("the disk is gone")
+        return self._store.read()
+
+
+async def test_the_feed_outlives_a_store_that_fails_and_misses_nothing(kiosk: Kiosk) -> None:
+    store = FailingReads(kiosk.store)
+    feed = Feed(store, buffer_messages=100)
+    feed.start()
+    subscription = feed.subscribe()
+    store.failing = True
+    first = await kiosk.record(STACKED)
+    assert await subscription.take(0.1) == []
+    store.failing = False
+    assert [each.seq for each in await subscription.take(5)] == [first]
+    second = await kiosk.record(STACKED)
+    assert [each.seq for each in await subscription.take(5)] == [second]
+    await feed.close()
+    assert subscription.ended == "shutdown"
+    assert feed.subscribe().ended == "shutdown", "who comes too late is sent away at once"
+
+
+async def test_a_store_that_fails_ends_a_stream_that_is_catching_up(live: Kiosk) -> None:
+    screen = await live.as_user("ui")
+    here = f"{live.store.journal_id}:{await live.record(*[STACKED] * 5)}"
+    await live.record(*[STACKED] * 5)
+    streams = live.app.state.streams
+    streams._store = store = FailingReads(live.store)
+    store.failing = True
+    async with stream(live, screen, **{"Last-Event-ID": here}) as events:
+        with pytest.raises((EOFError, httpx.RemoteProtocolError)):
+            await events.next()
+    store.failing = False
+    async with stream(live, screen, **{"Last-Event-ID": here}) as events:
+        assert len(await events.types(5)) == 5
