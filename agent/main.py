@@ -23,7 +23,7 @@ from agent.api.auth.caller import require
 from agent.api.deferred import Deferred
 from agent.api.idempotency import Idempotency
 from agent.api.module import Context
-from agent.api.router_factory import Found, RouterFactory, projections
+from agent.api.router_factory import Found, Mounted, RouterFactory, projections
 from agent.api.trace import trace_id
 from agent.domain.clock import Clock
 from agent.domain.errors import ConfigError
@@ -41,6 +41,7 @@ from agent.runtime.devices import DeviceManager, check_ports
 from agent.runtime.facade import Acceptor
 from agent.runtime.guard import Guard, recorded_troubles
 from agent.runtime.projections import PROJECTIONS
+from agent.runtime.router import make_router as system_router
 from agent.runtime.settings import DeviceSettings
 from agent.runtime.signals import StopSignals
 from agent.runtime.supervisor import Supervisor, Surroundings
@@ -49,6 +50,7 @@ from agent.settings import AgentSettings, load
 from agent.store.journal import Callbacks, SqliteStore
 from drivers.registry import protocol_of
 from sync import edge
+from sync.edge import Edge
 from sync.edge.router import make_router as sync_router
 
 if TYPE_CHECKING:
@@ -128,67 +130,50 @@ async def build_agent(
     clock = clock or SystemClock()
     on_step = steps.from_environment(environ)
     factory, found = _modules(settings)
-    devices = {name: device for name, device in settings.devices.items() if device.enabled}
-    check_ports(devices)
     guard = Guard(clock)
     commits = CommitWatch(guard, clock, settings.runtime.commit_slow_ms / 1000)
     relay = _Relay(asyncio.get_running_loop())
+    callbacks = relay.callbacks()
     opening = partial(
-        open_store, settings, found=found, clock=clock, randomness=randomness, callbacks=relay.callbacks(), vfs=vfs
+        open_store, settings, found=found, clock=clock, randomness=randomness, callbacks=callbacks, vfs=vfs
     )
+    supervised = _supervisors(settings)
     store = await asyncio.to_thread(opening)
+    around = Surroundings(
+        store=store,
+        clock=clock,
+        randomness=randomness,
+        settings=settings.runtime,
+        commits=commits,
+        on_step=on_step,
+    )
     try:
-        around = Surroundings(
-            store=store,
-            clock=clock,
-            randomness=randomness,
-            settings=settings.runtime,
-            commits=commits,
-            on_step=on_step,
-        )
-        supervisors = [_supervisor(name, device, around, guard) for name, device in devices.items()]
-        manager = DeviceManager(supervisors, {name: device.port for name, device in devices.items()}, guard)
-        context = Context(
-            store=store,
-            clock=clock,
-            randomness=randomness,
-            devices=manager,
-            require=require,
-            once=Idempotency(store).once,
-            trace_id=trace_id,
-        )
-        mounted = factory.build(found, context)
-        bus = Bus(store, clock, settings.runtime.handler_retry_max_ms / 1000)
-        for module in mounted:
-            bus.add(module.name, module.parts.handlers)
+        devices = DeviceManager([make(around, guard) for make in supervised], _ports(settings), guard)
+        mounted = factory.build(found, _context(around, devices))
         relay.agent = agent = Agent(
             settings=settings.runtime,
             store=store,
             clock=clock,
             randomness=randomness,
-            devices=manager,
-            bus=bus,
+            devices=devices,
+            bus=_bus(around, mounted),
             guard=guard,
             judge=_judge(store, clock),
             commits=commits,
             notifier=Notifier(environ),
             modules=mounted,
-            edge=edge.build_edge(
-                settings.sync,
-                store=store,
-                store_path=store.path,
-                state_dir=settings.store.directory,
-                clock=clock,
-                randomness=randomness,
-                agent_version=VERSION,
-                devices_info=lambda: {name: manager.info(name).state.value for name in manager.names()},
-                on_step=on_step,
-            ),
+            edge=_edge(settings, store, around, devices),
         )
     except BaseException:
         await store.close()
         raise
     return agent
+
+
+def check(settings: AgentSettings) -> None:
+    """Everything that can be known of the settings without opening anything. Raises `ConfigError`."""
+    _modules(settings)
+    _supervisors(settings)
 
 
 def make_api(settings: AgentSettings, agent: Agent) -> FastAPI:
@@ -212,7 +197,10 @@ def make_api(settings: AgentSettings, agent: Agent) -> FastAPI:
             version=VERSION,
             owner_uids=frozenset({0, os.getuid()}),
             modules=agent.modules,
-            routers=[] if agent.edge is None else [sync_router(agent.edge, require)],
+            routers=[
+                system_router(agent, require),
+                *([] if agent.edge is None else [sync_router(agent.edge, require)]),
+            ],
         )
     )
 
@@ -243,32 +231,85 @@ def _modules(settings: AgentSettings) -> tuple[RouterFactory, list[Found]]:
     return factory, factory.discover(settings.modules.enabled, settings.modules.tables())
 
 
-def _supervisor(name: str, device: DeviceSettings, around: Surroundings, guard: Guard) -> Supervisor:
+def _context(around: Surroundings, devices: DeviceManager) -> Context:
+    return Context(
+        store=around.store,
+        clock=around.clock,
+        randomness=around.randomness,
+        devices=devices,
+        require=require,
+        once=Idempotency(around.store).once,
+        trace_id=trace_id,
+    )
+
+
+def _bus(around: Surroundings, mounted: Sequence[Mounted]) -> Bus:
+    bus = Bus(around.store, around.clock, around.settings.handler_retry_max_ms / 1000)
+    for module in mounted:
+        bus.add(module.name, module.parts.handlers)
+    return bus
+
+
+def _edge(settings: AgentSettings, store: SqliteStore, around: Surroundings, devices: DeviceManager) -> Edge | None:
+    return edge.build_edge(
+        settings.sync,
+        store=store,
+        store_path=store.path,
+        state_dir=settings.store.directory,
+        clock=around.clock,
+        randomness=around.randomness,
+        agent_version=VERSION,
+        devices_info=lambda: {name: devices.info(name).state.value for name in devices.names()},
+        on_step=around.on_step,
+    )
+
+
+def _enabled(settings: AgentSettings) -> dict[str, DeviceSettings]:
+    return {name: device for name, device in settings.devices.items() if device.enabled}
+
+
+def _ports(settings: AgentSettings) -> dict[str, str]:
+    return {name: device.port for name, device in _enabled(settings).items()}
+
+
+MakeSupervisor = Callable[[Surroundings, Guard], Supervisor]
+
+
+def _supervisors(settings: AgentSettings) -> list[MakeSupervisor]:
+    """How each device will be kept, its settings checked. Raises `ConfigError`, also for two devices on one port."""
+    check_ports(_enabled(settings))
+    return [_supervisor(name, device) for name, device in _enabled(settings).items()]
+
+
+def _supervisor(name: str, device: DeviceSettings) -> MakeSupervisor:
     try:
         entry = protocol_of(device.protocol)
         checked = entry.parse_settings(device.settings)
     except ConfigError as error:
         raise ConfigError(f"devices.{name}: {error.message}") from error
 
-    def make_driver(link: Link, emit: Emit, history: list[Event]) -> Driver:
-        return entry.driver(
-            link,
-            name=name,
-            clock=around.clock,
-            randomness=around.randomness,
-            emit=emit,
-            settings=checked,
-            history=history,
+    def make(around: Surroundings, guard: Guard) -> Supervisor:
+        def make_driver(link: Link, emit: Emit, history: list[Event]) -> Driver:
+            return entry.driver(
+                link,
+                name=name,
+                clock=around.clock,
+                randomness=around.randomness,
+                emit=emit,
+                settings=checked,
+                history=history,
+            )
+
+        return Supervisor(
+            name,
+            device.protocol,
+            open_link=partial(entry.open_link, device.port, checked),
+            make_driver=make_driver,
+            acceptor=Acceptor(guard.is_clear, around.on_step) if entry.kind == "note_acceptor" else None,
+            around=around,
         )
 
-    return Supervisor(
-        name,
-        device.protocol,
-        open_link=partial(entry.open_link, device.port, checked),
-        make_driver=make_driver,
-        acceptor=Acceptor(guard.is_clear, around.on_step) if entry.kind == "note_acceptor" else None,
-        around=around,
-    )
+    return make
 
 
 def _judge(store: SqliteStore, clock: Clock) -> ClockJudge:

@@ -13,6 +13,7 @@ import uvicorn
 
 from agent.cli.client import settings as load_settings
 from agent.domain.errors import ConfigError, KioskError
+from agent.main import check as check_settings
 from agent.main import make_app
 from agent.settings import AgentSettings
 from agent.store.lock import DirectoryLock
@@ -36,6 +37,7 @@ def agent(
     config = load_settings()
     _check_host(config.api.host)
     if check:
+        check_settings(config)
         typer.echo("the settings are sound")
         return
     serve(config)

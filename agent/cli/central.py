@@ -18,6 +18,7 @@ import typer
 from agent.domain.errors import ConfigError, KioskError
 
 if TYPE_CHECKING:
+    from sync.central.parked import Parked
     from sync.central.settings import CentralSettings
 
 app = typer.Typer(add_completion=False)
@@ -117,6 +118,36 @@ def migrate(as_json: AsJson = False) -> None:
         typer.echo(json.dumps({"before": before, "after": after}))
     else:
         typer.echo(f"schema {after}" if before == after else f"schema {before or 'empty'} → {after}")
+
+
+@app.command()
+def parked(
+    retry: Annotated[bool, typer.Option("--retry", help="Try them anew, after an update of the office.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Rows of kiosks that are stored but were not understood. Exit status 1 while there are some.
+
+    Example: kiosk central parked --retry
+    """
+    freed, left = asyncio.run(_parked(_settings(), retry))
+    if as_json:
+        rows = [{**asdict(each), "kiosk_id": str(each.kiosk_id), "journal_id": str(each.journal_id)} for each in left]
+        typer.echo(json.dumps({"freed": freed, "parked": rows}))
+    else:
+        for each in left:
+            typer.echo(f"kiosk {each.kiosk_id} journal {each.journal_id} row {each.seq} {each.type}: {each.reason}")
+        typer.echo(f"{freed} understood now" if retry else f"{len(left)} parked")
+    if left:
+        raise typer.Exit(1)
+
+
+async def _parked(settings: CentralSettings, retry: bool) -> tuple[int, list[Parked]]:
+    from sync.central import parked as rows
+    from sync.central.setup import connected
+
+    async with connected(settings) as connection:
+        freed = (await rows.retry(connection))[0] if retry else 0
+        return freed, await rows.listed(connection)
 
 
 @app.command()

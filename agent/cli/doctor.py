@@ -44,8 +44,16 @@ class Line:
 
 
 @app.command(help="Check permissions, ports, clock, disk, centre and versions. Example: kiosk doctor --json")
-def doctor(as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")] = False) -> None:
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of text.")] = False,
+    accept_clock: Annotated[
+        bool, typer.Option("--accept-clock", help="This machine's clock is right: take money.")
+    ] = False,
+) -> None:
     """Exit status 1 when a check failed."""
+    if accept_clock:
+        with daemon(settings()) as kiosk:
+            kiosk.post("/system/clock/accept")
     lines = list(examine())
     if as_json:
         typer.echo(json.dumps({"lines": [asdict(line) | {"verdict": line.verdict.value} for line in lines]}))
@@ -170,7 +178,7 @@ _MONEY = ("store", "disk", "clock", "commits", "journal")
 _CURES = {
     "disk_low": "free space on the disk; money is taken again by itself",
     "store_failed": "look at the disk (dmesg, smartctl); it is tried again by itself",
-    "clock_absurd": "set the clock (timedatectl); money is taken again by itself",
+    "clock_absurd": "set the clock (timedatectl); when it is right already: kiosk doctor --accept-clock",
     "commits_slow": "look at the disk (iostat, smartctl), or use a better one",
     "journal_damaged": "kiosk journal verify, then call the office: rows that were acknowledged are missing",
     "offline": "look at cable, power and port; kiosk devices trace NAME shows what was heard",

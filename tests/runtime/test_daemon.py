@@ -13,7 +13,10 @@ from pathlib import Path
 import pytest
 
 from agent.domain import events as ev
+from agent.main import open_store
+from agent.settings import load
 from tests.runtime.daemon import Kiosk, kiosk
+from tests.runtime.test_agent import ShiftedClock
 
 
 def stacked(found: list[ev.Event]) -> list[ev.NoteStacked]:
@@ -146,6 +149,22 @@ async def test_uvicorn_serves_it_as_it_is(tmp_path: Path) -> None:
             await present.until(lambda: present.payment_state(page, payment), "completed")
         assert await present.end() == -signal.SIGTERM, "uvicorn raises the signal again at its end"
         assert present.events()[-1] == ev.AgentStopped(reason="SIGTERM")
+
+
+async def test_a_technician_tells_the_agent_that_the_clock_is_right(tmp_path: Path) -> None:
+    """Rows written under a clock that ran days ahead: no money, until a person says which time it is."""
+    async with kiosk(tmp_path) as present:
+        config = load({"KIOSK_CONFIG": str(present.config)})
+        open_store(config, clock=ShiftedClock(3 * 24 * 3_600_000_000)).close_now()
+        await present.start()
+        code, out, _ = await present.run("doctor")
+        assert code == 1
+        assert "clock_absurd" in out
+        assert "kiosk doctor --accept-clock" in out
+        code, out, _ = await present.run("doctor", "--accept-clock")
+        assert "clock_absurd" not in out
+        async with present.page() as page:
+            await present.pay(page, 50_00, "one")
 
 
 async def test_the_control_socket_is_for_this_account(tmp_path: Path) -> None:
