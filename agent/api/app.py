@@ -1,23 +1,9 @@
-"""The local API as one FastAPI app, made from parts that are already open.
+"""The local API as one FastAPI app, made from parts that are already open: the store, the devices, the modules.
 
-For `agent/main.py`:
-
-    class Deferred: an ASGI app that opens everything in its lifespan (see `agent.api.deferred`)
-
-    @asynccontextmanager
-    async def running() -> AsyncIterator[FastAPI]:
-        found = RouterFactory(modules_folder).discover(settings.modules.enabled, settings.modules.settings)
-        store = ...open(projections=router_factory.projections(found))
-        context = Context(store=store, clock=clock, randomness=os.urandom, devices=manager,
-                          require=require, once=Idempotency(store).once, trace_id=trace_id)
-        mounted = factory.build(found, context)
-        yield create_app(ApiParts(settings=settings.api, state_dir=..., store=store, ..., modules=mounted))
-
-    app = Deferred(running)
-
-The app's own lifespan (entered by `Deferred`, or by a server that runs the app alone) starts the event feed and
-writes the launch file; `app.state.streams.close()` ends all event streams and WebSockets and may be called earlier.
-On the control socket the server puts `scope["extensions"]["kiosk.peer"] = {"uid": int, "pid": int}`.
+The app's own lifespan (entered by `agent.api.deferred.Deferred`, or by a server that runs the app alone) starts the
+event feed and writes the launch file. `app.state.streams.close()` ends all event streams and WebSockets and may be
+called earlier: a server waits for them before it stops. On the control socket the server puts
+`scope["extensions"]["kiosk.peer"] = {"uid": int, "pid": int}`, which no client can write.
 """
 
 from __future__ import annotations

@@ -72,8 +72,9 @@ _GUARDS: WeakSet[Callable[..., str]] = WeakSet()
 def require(*roles: str, pin: bool = False) -> Callable[..., str]:
     """A dependency that lets exactly these roles through (any role when none is named) and gives the actor.
 
-    Use: `actor: Annotated[str, Depends(context.require("ui", "technician"))]`. `pin`: staff must have logged in, being
-    root on the control socket is not enough. Raises `NotAuthenticated` (401), `PinRequired` (401) and
+    Use: `dependencies=[Depends(context.require("ui"))]` or `actor: str = Depends(context.require("ui"))`; not inside
+    `Annotated`, of which FastAPI cannot read local names when annotations are text (`RouterFactory` refuses the
+    result). `pin`: staff must have logged in, being root on the control socket is not enough. Raises `NotAuthenticated` (401), `PinRequired` (401) and
     `RoleNotAllowed` (403). A role that does not exist is a `ValueError` at start-up.
     """
     allowed = frozenset(Role(role) for role in roles) or frozenset(Role)

@@ -118,8 +118,10 @@ class Streams:
             yield page
 
     def _page(self, journal_id: UUID, after: int, limit: int) -> list[Message]:
+        """Empty when the journal was left by a fork meanwhile: its rows are not to be had under this id any more."""
         with self._store.read() as reader:
-            return [Message(journal_id, row) for row in reader.rows(after, limit)]
+            rows = reader.rows(after, limit)
+        return [Message(journal_id, row) for row in rows] if self._store.journal_id == journal_id else []
 
 
 def _shown(messages: list[Message], caller: Caller) -> list[Item]:
