@@ -8,6 +8,7 @@ migrated one).
 
 import asyncio
 import base64
+import json
 import os
 import shutil
 import tempfile
@@ -93,6 +94,20 @@ def central_settings(servers: EmbeddedServers, dsn: str, **sections: Any) -> Cen
     return CentralSettings(**(given | sections))
 
 
+def central_environment(servers: EmbeddedServers, dsn: str) -> dict[str, str]:
+    """The same settings for an office in a process of its own (`uvicorn sync.central.main:app`, `kiosk central …`)."""
+    recipients = [str(OFFICE_KEY.to_public()), str(RECOVERY_KEY.to_public())]
+    return {
+        **servers.environment(),
+        "CENTRAL_CONFIG": str(Path(__file__).parents[1] / "config" / "central.toml"),
+        "CENTRAL_DATABASE__DSN": dsn,
+        "CENTRAL_AUTH__SECRET": "k" * 40,
+        "CENTRAL_KEYS__RECIPIENTS": json.dumps(recipients),
+        "CENTRAL_OFFICE__COOKIE_SECURE": "false",
+        "CENTRAL_S3__VERIFY_INTERVAL_S": "0.05",
+    }
+
+
 class _Server(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -147,7 +162,8 @@ class Centre:
         return rows[0][0] if rows else None
 
     def client(self) -> httpx.AsyncClient:
-        return httpx.AsyncClient(base_url=self.url, trust_env=False)
+        """Plain http, so without the cost of a TLS context; patient, since tests share few cores."""
+        return httpx.AsyncClient(base_url=self.url, trust_env=False, verify=False, timeout=20)
 
 
 @asynccontextmanager
