@@ -18,6 +18,10 @@ AT_ONCE = 500
 _LIST = """
 SELECT p.kiosk_id, p.journal_id, p.seq, p.type, p.reason FROM parked_events p
 WHERE (p.kiosk_id, p.journal_id, p.seq) > (%s, %s, %s) ORDER BY 1, 2, 3 LIMIT %s"""
+_FIELDS = (
+    *("seq", "id", "type", "schema", "occurred_at", "boot_id", "monotonic_us"),
+    *("trace_id", "actor", "subject", "body", "hash"),
+)
 _EVENT = """
 SELECT seq, id, type, schema_number, occurred_us, boot_id, monotonic_us, trace_id, actor, subject, body, hash
 FROM events WHERE kiosk_id = %s AND journal_id = %s AND seq = %s"""
@@ -75,4 +79,5 @@ async def _project(connection: Connection, parked: Parked) -> bool:
 
 def _journal_row(row: tuple[Any, ...]) -> JournalRow:
     """As far as projections look at it: the chain was checked on arrival."""
-    return JournalRow(*row[:-1], b"", row[-1])
+    values: dict[str, Any] = dict(zip(_FIELDS, row, strict=True))
+    return JournalRow(**values, prev_hash=b"")

@@ -58,8 +58,8 @@ async def test_uvicorn_runs_it_and_every_log_line_has_the_trace(
 def test_an_impossible_setting_stops_the_start_with_its_name(tmp_path: Path) -> None:
     environ = {**os.environ, "CENTRAL_CONFIG": str(CONFIG), "CENTRAL_DATABASE__POOL_MIN": "0"}
     command = [sys.executable, "-m", "uvicorn", "sync.central.main:app", "--port", str(free_port())]
-    options: dict[str, Any] = {"capture_output": True, "text": True, "timeout": 60, "check": False}
-    done = subprocess.run(command, env=environ, cwd=CONFIG.parents[1], **options)
+    options: dict[str, Any] = {"capture_output": True, "text": True, "timeout": 60}
+    done = subprocess.run(command, env=environ, cwd=CONFIG.parents[1], check=False, **options)
     assert done.returncode != 0
     assert "CENTRAL_DATABASE__POOL_MIN" in done.stderr
 
