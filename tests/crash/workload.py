@@ -171,9 +171,9 @@ def appends(store: Recorded, commits: int, chance: Random) -> None:
         if chance.random() < 0.2:
             group.insert(0, refusing(ev.AgentStarted(version="never")))
         store.commit(*group)
-        if number % 9 == 8:
+        if number % 5 == 4:
             store.checkpoint()
-        if number % 7 == 6:
+        if number % 4 == 3:
             store.note_head()
 
 
@@ -193,13 +193,13 @@ def failing_syncs(store: Recorded, chance: Random) -> None:
 
 
 def rebuilding(store: Recorded, chance: Random) -> None:
-    appends(store, 8, chance)
+    appends(store, 6, chance)
     rebuild(store.engine)
     store.commit(appending(ev.AgentStarted(version="after the rebuild")))
 
 
 def forking(store: Recorded, chance: Random) -> None:
-    appends(store, 10, chance)
+    appends(store, 7, chance)
     head = store.engine.head()[0]
     fork(store.engine, head - 4, {})
     store.note_head()
