@@ -74,8 +74,8 @@ def require(*roles: str, pin: bool = False) -> Callable[..., str]:
 
     Use: `dependencies=[Depends(context.require("ui"))]` or `actor: str = Depends(context.require("ui"))`; not inside
     `Annotated`, of which FastAPI cannot read local names when annotations are text (`RouterFactory` refuses the
-    result). `pin`: staff must have logged in, being root on the control socket is not enough. Raises `NotAuthenticated` (401), `PinRequired` (401) and
-    `RoleNotAllowed` (403). A role that does not exist is a `ValueError` at start-up.
+    result). `pin`: staff must have logged in, being root on the control socket is not enough. Raises
+    `NotAuthenticated` (401), `PinRequired` (401), `RoleNotAllowed` (403); `ValueError` at start for an unknown role.
     """
     allowed = frozenset(Role(role) for role in roles) or frozenset(Role)
 
