@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated
 
 from fastapi import APIRouter, Depends
 from pydantic import BaseModel, Field
@@ -21,8 +20,8 @@ class ClockOut(BaseModel):
 def make_router(agent: Agent, require: Callable[..., Callable[..., str]]) -> APIRouter:
     router = APIRouter(prefix="/system", tags=["system"])
 
-    @router.post("/clock/accept")
-    async def accept_clock(_actor: Annotated[str, Depends(require("technician", "admin"))]) -> ClockOut:
+    @router.post("/clock/accept", dependencies=[Depends(require("technician", "admin"))])
+    async def accept_clock() -> ClockOut:
         """The kiosk's clock is right although the journal's last row speaks against it (a kiosk that stood unused for
         more than a year, or rows written under a wrong clock). A clock before the build date is never accepted."""
         agent.accept_clock()

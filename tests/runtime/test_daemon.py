@@ -161,7 +161,8 @@ async def test_a_technician_tells_the_agent_that_the_clock_is_right(tmp_path: Pa
         assert code == 1
         assert "clock_absurd" in out
         assert "kiosk doctor --accept-clock" in out
-        code, out, _ = await present.run("doctor", "--accept-clock")
+        code, out, err = await present.run("doctor", "--accept-clock")
+        assert code == 0, out + err
         assert "clock_absurd" not in out
         async with present.page() as page:
             await present.pay(page, 50_00, "one")
