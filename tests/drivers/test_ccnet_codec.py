@@ -56,6 +56,18 @@ def test_no_flipped_bit_passes_for_the_golden_frame(vector: dict[str, Any]) -> N
         assert frame not in Decoder(direction, frame.address).feed(flipped)
 
 
+def test_a_credit_with_any_other_checksum_or_two_flipped_bits_is_noise() -> None:
+    wire = bytes.fromhex("02 03 07 81 02 46 09")
+    for crc in range(0x10000):
+        candidate = wire[:-2] + crc.to_bytes(2, "little")
+        assert bool(frames(Decoder(Direction.DEVICE, 3).feed(candidate))) == (candidate == wire)
+    bits = [1 << bit for bit in range(8 * len(wire))]
+    for first in bits:
+        for second in bits:
+            damaged = (int.from_bytes(wire, "big") ^ first ^ second).to_bytes(len(wire), "big")
+            assert first == second or not frames(Decoder(Direction.DEVICE, 3).feed(damaged))
+
+
 @pytest.mark.parametrize("vector", INVALID, ids=name)
 def test_invalid_vector_is_noise(vector: dict[str, Any]) -> None:
     decoder = Decoder(Direction(vector["direction"]), vector["decoded"]["address"])
