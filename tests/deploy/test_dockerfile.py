@@ -107,9 +107,8 @@ def test_every_command_that_docker_starts_is_there(image: Path) -> None:
     readme = (ROOT / "config/README.md").read_text("utf-8")
     told = set(re.findall(r"(?:exec central kiosk central|kiosk-central:\S+) ([a-z-]+)", readme))
     assert behind == {"migrate"} and told == {"keys", "init", "doctor", "enroll-code"}
-    for command in behind | told:
-        done = run(image, "kiosk", "central", command, "--help")
-        assert done.returncode == 0, f"{command}: {done.stderr}"
+    listed = set(re.findall(r"^\W*([a-z-]+) {2,}", plain.partition("Commands")[2], re.M))
+    assert behind | told <= listed
 
 
 def test_a_start_without_settings_says_what_is_missing(image: Path) -> None:
