@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
@@ -76,7 +75,6 @@ class SqliteStore:
         self._readers = ReaderPool(file.path, vfs=file.vfs)
         self._writer = Writer(file, settings, callbacks, self._readers)
         self._loops: dict[asyncio.AbstractEventLoop, list[Job]] = {}
-        self._loops_lock = threading.Lock()
 
     @classmethod
     def open(
@@ -133,7 +131,9 @@ class SqliteStore:
 
     async def record(self, events: Iterable[Event], *, actor: str, trace_id: str = "") -> list[JournalRow]:
         wanted = list(events)
-        return await self.transact(lambda tx: [tx.append(event) for event in wanted], actor=actor, trace_id=trace_id)
+        work = Work(lambda tx: [tx.append(event) for event in wanted], actor, trace_id)
+        rows: list[JournalRow] = await self._submit(Job(work=work))
+        return rows
 
     async def fork(self, common_seq: int) -> UUID:
         """See `ports.Store.fork`. Raises `ForkRefused` (retryable) while a handler of this process is behind it."""
@@ -169,21 +169,20 @@ class SqliteStore:
 
         return task
 
-    async def _submit(self, job: Job) -> Any:
+    def _submit(self, job: Job) -> asyncio.Future[Any]:
         """Works of one turn of the loop reach the writer together; so do their results come back."""
         loop = asyncio.get_running_loop()
         job.loop, job.future = loop, loop.create_future()
-        with self._loops_lock:
-            waiting = self._loops.setdefault(loop, [])
-            if not waiting:
-                loop.call_soon(self._flush, loop)
+        waiting = self._loops.get(loop)  # each loop touches only its own entry
+        if waiting is None:
+            self._loops[loop] = [job]
+            loop.call_soon(self._flush, loop)
+        else:
             waiting.append(job)
-        return await job.future
+        return job.future
 
     def _flush(self, loop: asyncio.AbstractEventLoop) -> None:
-        with self._loops_lock:
-            jobs = self._loops.pop(loop, [])
-        self._writer.put(jobs)
+        self._writer.put(self._loops.pop(loop, []))
 
     def _wait(self, job: Job) -> Any:
         job.result = Future()
