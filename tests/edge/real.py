@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 from agent.domain.chain import JournalRow
@@ -17,8 +18,10 @@ from sync.edge import PROJECTIONS, Edge, SyncSettings, build_edge
 from sync.edge.chapters import past
 from sync.edge.edge import BLOBS
 from sync.edge.enrolment import enrol
-from tests.servers import Centre
 from tests.store.helpers import small_settings
+
+if TYPE_CHECKING:  # the servers weigh seconds, and `process.py` starts often
+    from tests.servers import Centre
 
 FAST = SyncSettings(
     snapshot_at="",

@@ -119,7 +119,7 @@ def tell(story: list[Op]) -> None:
 
 
 def test_any_story_ends_with_centre_and_journal_the_same(scale: Callable[[int, int], int]) -> None:
-    @settings(max_examples=scale(60, 5_000), suppress_health_check=list(HealthCheck), print_blob=True)
+    @settings(max_examples=scale(40, 5_000), suppress_health_check=list(HealthCheck), print_blob=True)
     @given(st.lists(OPS, min_size=3, max_size=30))
     def search(story: list[Op]) -> None:
         tell(story)

@@ -87,7 +87,7 @@ async def test_killed_at_every_step_nothing_is_lost_and_nothing_doubled(
     await kiosk.enrol()
     for count in range(1, scale(2, 20)):
         for step in (*STEPS, *BLOB_STEPS):
-            assert await kiosk_process(kiosk.folder, 1_200, step in BLOB_STEPS, step, count) == -signal.SIGKILL
+            assert await kiosk_process(kiosk.folder, 300, step in BLOB_STEPS, step, count) == -signal.SIGKILL
     assert await kiosk_process(kiosk.folder, 5, False, "-") == 0
     await kiosk.start()
     await kiosk.synced()
