@@ -33,19 +33,28 @@ class Acceptors:
     def info(self, name: str) -> DeviceInfo:
         return self._devices.info(name)
 
-    def usable(self, currency: str) -> bool:
-        """True when some acceptor works and knows notes of this currency."""
-        return currency in self._currencies()
+    def usable(self, payment: Payment) -> bool:
+        """True when some acceptor works and knows notes that this payment allows."""
+        allowed = payment.allowed_minor
+        return any(
+            entry.value.currency == payment.amount.currency and (not allowed or entry.value.minor in allowed)
+            for info in self._working()
+            for entry in info.table
+        )
 
-    def problem(self, currency: str) -> KioskError | None:
-        """Why no payment in this currency can start now; None when one can."""
+    def problem(self, payment: Payment) -> KioskError | None:
+        """Why this payment, a new one, cannot start now; None when it can."""
         reasons = list(self._devices.inhibit_reasons())
         if not self.allowed():
             why = ", ".join(reasons) or "unknown"
             return AcceptanceInhibited(f"the kiosk takes no money now: {why}", reasons=reasons)
-        if not self.usable(currency):
+        if not any(useful_notes(payment, info.table) for info in self._working() if info.table):
             states = {name: self.info(name).state.value for name in self.names()}
-            return NoAcceptor(f"no acceptor is ready for {currency}", currency=currency, devices=states)
+            return NoAcceptor(
+                f"no acceptor is ready for notes that pay {payment.amount} as asked",
+                currency=payment.amount.currency,
+                devices=states,
+            )
         return None
 
     def overview(self) -> AcceptanceOut:
@@ -68,11 +77,12 @@ class Acceptors:
             else:
                 acceptor.enable(notes)
 
+    def _working(self) -> list[DeviceInfo]:
+        return [info for name in self.names() if (info := self.info(name)).state in _WORKING]
+
     def _currencies(self) -> dict[str, set[int]]:
         found: dict[str, set[int]] = {}
-        for name in self.names():
-            info = self.info(name)
-            if info.state in _WORKING:
-                for entry in info.table:
-                    found.setdefault(entry.value.currency, set()).add(entry.value.minor)
+        for info in self._working():
+            for entry in info.table:
+                found.setdefault(entry.value.currency, set()).add(entry.value.minor)
         return found

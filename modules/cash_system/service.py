@@ -80,7 +80,17 @@ class CashService:
             raise errors.AmountTooLarge(f"one payment may be at most {self._settings.amount_max_minor} minor units")
         if timeout_s > self._settings.timeout_max_s:
             raise errors.TimeoutTooLong(f"timeout_s may be at most {self._settings.timeout_max_s}")
-        problem = self._acceptors.problem(request.currency)
+        event = ev.PaymentCreated(
+            payment_id=self._new_id(),
+            amount=Money(request.amount_minor, request.currency),
+            reference=request.reference,
+            timeout_s=timeout_s,
+            deadline_us=self._clock.now_us() + timeout_s * 1_000_000,
+            allowed_minor=tuple(request.options.allowed_minor),
+            max_overpay_minor=request.options.max_overpay_minor,
+            allow_partial=request.options.allow_partial,
+        )
+        problem = self._acceptors.problem(domain.create(event))
 
         def work(tx: Transaction) -> Answer:
             if (other := queries.open_payment(tx)) is not None:
@@ -89,16 +99,6 @@ class CashService:
                 )
             if problem is not None:
                 raise problem
-            event = ev.PaymentCreated(
-                payment_id=self._new_id(),
-                amount=Money(request.amount_minor, request.currency),
-                reference=request.reference,
-                timeout_s=timeout_s,
-                deadline_us=self._clock.now_us() + timeout_s * 1_000_000,
-                allowed_minor=tuple(request.options.allowed_minor),
-                max_overpay_minor=request.options.max_overpay_minor,
-                allow_partial=request.options.allow_partial,
-            )
             tx.append(event)
             return 201, self._body(tx, event.payment_id)
 
@@ -179,7 +179,7 @@ class CashService:
         """Bring acceptors and timers in line with the open payment."""
         with self._store.read() as reader:
             payment = queries.open_payment(reader)
-        usable = payment is None or self._acceptors.usable(payment.amount.currency)
+        usable = payment is None or self._acceptors.usable(payment)
         self._timers.follow(payment, usable=usable, restarted=restarted)
         self._acceptors.serve(payment)
         self._wake.set()
@@ -287,6 +287,7 @@ class CashService:
             self._watcher = None
 
     async def _watch(self) -> None:
+        failing = False
         while True:
             await self._until(self._timers.next_look())
             try:
@@ -294,7 +295,13 @@ class CashService:
                     payment = queries.open_payment(reader)
                 await self.settle(None if payment is None else payment.id)
             except Exception as error:  # noqa: BLE001 - the edge of this task: the timers must outlive any error
-                logger.bind(error=type(error).__name__).error("cash timers try again: {}", error)
+                if not failing:
+                    logger.bind(error=type(error).__name__).error("cash timers try again: {}", error)
+                failing = True
+            else:
+                if failing:
+                    logger.info("cash timers run again")
+                failing = False
             await self._clock.sleep_until(self._clock.monotonic() + RETRY_S)
 
     async def _until(self, moment: float) -> None:

@@ -11,6 +11,7 @@ import pytest
 from agent.domain import events as ev
 from agent.domain.errors import IllegalTransition, NotFound
 from agent.domain.money import Money
+from agent.store.errors import StorageFailed
 from drivers.ports import DeviceState
 from modules.cash_system import errors
 from tests.modules.rig import Rig, eur, rig
@@ -304,6 +305,32 @@ async def test_no_payment_starts_while_no_money_may_be_taken(tmp_path: Path) -> 
         with pytest.raises(errors.NoAcceptor):
             await r.create(1000)
         assert not r.service.acceptance().accepting
+
+
+async def test_no_payment_starts_that_no_note_could_pay(tmp_path: Path) -> None:
+    async with rig(tmp_path) as r:
+        for options in ({"allowed_minor": [300]}, {"max_overpay_minor": 0}, {"max_overpay_minor": 199}):
+            with pytest.raises(errors.NoAcceptor):
+                await r.create(300, **options)
+        await r.cancel(await r.create(300, max_overpay_minor=200))
+
+
+async def test_the_timers_outlive_a_store_that_fails_for_a_while(tmp_path: Path) -> None:
+    async with rig(tmp_path) as r:
+        payment = await r.create(5000, timeout_s=60)
+        whole = r.store.read
+        r.store.read = _failing  # type: ignore[method-assign]
+        r.clock.forward(30)
+        await r.clock.quiet()
+        r.clock.forward(10)
+        await r.clock.quiet()
+        r.store.read = whole  # type: ignore[method-assign]
+        await r.wait(30)
+        assert r.state(payment) == "expired"
+
+
+def _failing() -> Any:
+    raise StorageFailed("the disk is away")
 
 
 async def test_limits_of_amount_and_time(tmp_path: Path) -> None:
