@@ -75,6 +75,9 @@ class Notes:
         self._doubted: tuple[str, int | None] | None = None  # last doubt of this run, for the alarm of a late 81
         for event in history:
             self._recall(event)
+        self._initialising |= any(
+            note.phase is Phase.STACKED for note in self._notes
+        )  # who knows what it has been through
 
     # --- what the machine asks
 
