@@ -15,6 +15,7 @@ from agent.domain.chain import JournalRow
 from agent.domain.clock import Clock
 from agent.domain.events import Event
 from agent.domain.ids import Randomness
+from agent.store.damage import Damage
 from agent.store.disk import Disk, RealDisk
 from agent.store.engine import Engine, Work
 from agent.store.errors import StorageFailed
@@ -26,7 +27,6 @@ from agent.store.rebuild import Progress, ignore_progress, rebuild
 from agent.store.settings import StoreSettings
 from agent.store.snapshot import copy_to
 from agent.store.space import Space
-from agent.store.verify import Damage
 from agent.store.writer import Job, Writer
 
 T = TypeVar("T")

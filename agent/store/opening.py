@@ -11,6 +11,7 @@ import apsw
 from agent.domain.clock import Clock
 from agent.domain.ids import Randomness, uuid7
 from agent.store.connection import FILE_NAME, FRAME_HEADER_BYTES, LOG_HEADER_BYTES, PAGE_SIZE_BYTES, connect_writer
+from agent.store.damage import Damage
 from agent.store.disk import Disk
 from agent.store.engine import Engine
 from agent.store.errors import DISK_ERRORS, JournalDamaged, StorageFailed
@@ -19,7 +20,7 @@ from agent.store.migrate import migrate, migrations
 from agent.store.ports import Projection
 from agent.store.rebuild import Progress, attend, ignore_progress
 from agent.store.settings import StoreSettings
-from agent.store.verify import Damage, against_witness, check_tail
+from agent.store.verify import against_witness, check_tail
 from agent.store.witness import Seen, Witness, read_witness
 
 MIB = 1 << 20
