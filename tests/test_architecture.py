@@ -59,6 +59,7 @@ IMPURE_CALLS = {
 }
 CENTRAL_ONLY = {"alembic", "minio", "psycopg", "psycopg_pool", "redis", "sqlalchemy", "sqlmodel"}
 WITHOUT_CENTRAL = ("agent", "drivers", "modules", "sync.edge", "sync.envelope")
+WHOLE_ROAD = "agent.cli.demo"  # runs the office too, on a developer's machine; only `kiosk demo` imports it
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +118,12 @@ class Tree:
             yield f"agent.domain is pure, yet it imports {each.target}"
         elif top == "sqlite3":
             yield "sqlite3 beside apsw: one SQLite library per file and process"
-        elif each.at_start and top in CENTRAL_ONLY and any(within(name, part) for part in WITHOUT_CENTRAL):
+        elif each.at_start and top in CENTRAL_ONLY and self.without_central(name):
             yield f"{each.target} is for the centre only, yet it is imported at start"
+
+    @staticmethod
+    def without_central(name: str) -> bool:
+        return any(within(name, part) for part in WITHOUT_CENTRAL) and not within(name, WHOLE_ROAD)
 
     def layer(self, name: str) -> Layer | None:
         match name.split("."):
