@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -273,7 +272,7 @@ def test_the_limits_leave_room_for_every_answer_of_the_contract() -> None:
     assert ANSWER_BYTES_MAX >= 16 << 10
 
 
-def test_settings_know_the_contracts_limits(scale: Callable[[int, int], int]) -> None:
+def test_settings_know_the_contracts_limits() -> None:
     """They repeat two numbers so that reading settings does not import the wire contract."""
     field = SyncSettings.model_fields["batch_rows"]
     assert any(getattr(each, "le", None) == wire.ROWS_MAX for each in field.metadata)
