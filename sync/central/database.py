@@ -39,6 +39,8 @@ def make_pool(settings: DatabaseSettings) -> Pool:
     )
 
 
+_GAVE_UP = (PoolTimeout, PoolClosed, psycopg.errors.QueryCanceled, psycopg.errors.LockNotAvailable)
+"""We have waited as long as we may; the caller had better come again later."""
 _PREPARED = {"prepare_threshold": 2}  # the road in runs the same dozen statements for ever
 
 
@@ -50,7 +52,7 @@ async def attempt(pool: Pool, work: Callable[[Connection], Awaitable[T]]) -> T:
             async with pool.connection() as connection:
                 return await work(connection)
         except UNAVAILABLE as error:
-            if left == 0 or isinstance(error, (PoolTimeout, PoolClosed, psycopg.errors.QueryCanceled)):
+            if left == 0 or isinstance(error, _GAVE_UP):
                 raise
             await pool.check()  # throws out the connections that died with it
     raise AssertionError("unreachable")

@@ -1,7 +1,8 @@
 """Real Postgres, Redis and S3 servers without Docker, from PyPI wheels: for the demo and for the tests.
 
 All listen on loopback ports that were free, with passwords made fresh for the directory and kept in its
-`credentials.json` (0600). Nothing is written outside the directory. Postgres refuses to run as root, so for root it
+`credentials.json` (0600). Nothing is written outside the directory; what a killed owner left running there is ended by
+the next. Postgres refuses to run as root, so for root it
 runs in a user namespace in which we are somebody else (no account is made, no permissions are opened up); where
 namespaces are forbidden it runs as `nobody`.
 """
@@ -97,6 +98,7 @@ class Server:
         if self.running:
             return
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._end_leftover()
         self._prepare()
         fixed = self.port != 0
         for _ in range(PORT_TRIES):
@@ -150,6 +152,17 @@ class Server:
         assert self._process.stdin is not None  # noqa: S101 - a pipe was asked for
         with contextlib.suppress(BrokenPipeError), self._process.stdin as pipe:
             pipe.write(self._input())
+        self._pid_path.write_text(f"{self._process.pid} {_started(self._process.pid)}", "utf-8")
+
+    def _end_leftover(self) -> None:
+        """Stop what an owner that was killed left running in this directory. The start time proves that it is it."""
+        with contextlib.suppress(OSError, ValueError):
+            pid, started = self._pid_path.read_text("utf-8").split()
+            for _ in range(round(STOP_TIMEOUT_S / _POLL_S)):
+                if _started(int(pid)) != started:
+                    return
+                os.kill(int(pid), self.stop_signal)
+                time.sleep(_POLL_S)
 
     def _wait_ready(self) -> bool:
         deadline = time.monotonic() + START_TIMEOUT_S
@@ -173,11 +186,25 @@ class Server:
             process.wait()
 
     @property
+    def _pid_path(self) -> Path:
+        return self.directory.with_suffix(".pid")
+
+    @property
     def _log_path(self) -> Path:
         return self.directory.with_suffix(".log")
 
     def _log_tail(self) -> str:
         return "\n".join(self._log_path.read_text("utf-8", "replace").splitlines()[-15:])
+
+
+def _started(pid: int) -> str:
+    """When a process began, in clock ticks since boot (proc(5), stat, field 22); empty when there is none."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text("utf-8")
+    except OSError:
+        return ""
+    state, *fields = text.rpartition(")")[2].split()
+    return "" if state == "Z" else fields[18]
 
 
 def _accepts(port: int) -> bool:

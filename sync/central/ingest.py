@@ -40,6 +40,7 @@ from sync.envelope import (
 )
 
 KEYS_MAX = 100_000  # public keys kept per process, 32 bytes each
+THREAD_ROWS_MIN = 100
 THREAD_BYTES_MIN = 8 << 10  # smaller batches are read faster than a thread is reached
 _DATA_ERRORS = (psycopg.DataError, psycopg.IntegrityError, psycopg.ProgrammingError, psycopg.InternalError)
 
@@ -159,7 +160,9 @@ class Ingest:
         if work.careful:
             changes, parked = Changes(), await self._write_one_by_one(connection, work, rows)
         else:
-            changes, parked = digest(work.kiosk_id, work.journal_id, rows)
+            many = len(rows) > THREAD_ROWS_MIN
+            reading = asyncio.to_thread(digest, work.kiosk_id, work.journal_id, rows) if many else None
+            changes, parked = digest(work.kiosk_id, work.journal_id, rows) if reading is None else await reading
         async with connection.pipeline():
             await write(connection, work.kiosk_id, changes)
             await connection.execute(_MOVE, (rows[-1].seq, rows[-1].hash, work.kiosk_id, work.journal_id))

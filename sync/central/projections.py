@@ -122,7 +122,8 @@ UPDATE transactions AS t SET
         coalesce((SELECT sum(n.value_minor) FROM transaction_notes n WHERE n.kiosk_id = t.kiosk_id
                   AND n.payment_id = t.payment_id AND n.currency = t.currency), 0)
       + coalesce((SELECT sum(d.found_minor) FROM doubts d WHERE d.kiosk_id = t.kiosk_id
-                  AND d.payment_id = t.payment_id AND d.outcome = 'stacked' AND d.found_currency = t.currency), 0),
+                  AND d.payment_id = t.payment_id AND d.outcome IN ('stacked', 'explained')
+                  AND d.found_currency = t.currency), 0),
     claimed_minor = coalesce((SELECT sum(c.amount_minor) FROM claims c WHERE c.kiosk_id = t.kiosk_id
                   AND c.payment_id = t.payment_id AND c.currency = t.currency), 0),
     in_doubt_minor = coalesce((SELECT sum(d.amount_minor) FROM doubts d WHERE d.kiosk_id = t.kiosk_id

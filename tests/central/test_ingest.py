@@ -390,11 +390,11 @@ async def test_doubts_claims_and_foreign_notes_in_the_sums(centre: Centre, kiosk
     journal.stack("foreign", 2000, "p1", currency="USD")
     journal.stack("nobodys", 5000)
     doubt: dict[str, Any] = {"device": "acceptor", "payment_id": "p1", "reason": "silence"}
-    for name in ("d1", "d2"):
+    for name in ("d1", "d2", "d3"):
         evidence = ("host 02", "device \x00")
         journal.append(ev.DoubtOpened(doubt_id=name, amount=Money(700, "EUR"), evidence=evidence, **doubt))
     await kiosk.send(journal)
-    assert await centre.all(TOTALS) == [("p1", "collecting", 1000, 500, 0, 1400)]
+    assert await centre.all(TOTALS) == [("p1", "collecting", 1000, 500, 0, 2100)]
     resolved: dict[str, Any] = {
         "device": "acceptor",
         "doubted": Money(700, "EUR"),
@@ -404,12 +404,15 @@ async def test_doubts_claims_and_foreign_notes_in_the_sums(centre: Centre, kiosk
     first = len(journal.rows) + 1
     journal.append(ev.DoubtResolved(doubt_id="d1", outcome="stacked", amount=Money(700, "EUR"), **resolved))
     journal.append(ev.DoubtResolved(doubt_id="d2", outcome="returned", amount=None, **resolved))
+    joined = Money(5000, "EUR")  # what was nobody's is the payment's now
+    journal.append(ev.DoubtResolved(doubt_id="d3", outcome="explained", amount=joined, **resolved))
     journal.claim("c1", 200, "p1")
     await kiosk.send(journal, first)
-    assert await centre.all(TOTALS) == [("p1", "collecting", 1000, 1200, 200, 0)]
+    assert await centre.all(TOTALS) == [("p1", "collecting", 1000, 6200, 200, 0)]
     assert await centre.all("SELECT doubt_id, outcome, found_minor FROM doubts ORDER BY 1") == [
         ("d1", "stacked", 700),
         ("d2", "returned", None),
+        ("d3", "explained", 5000),
     ]
 
 

@@ -344,6 +344,26 @@ async def test_embedded_servers_keep_their_data_and_ports_and_survive_kill(tmp_p
             psycopg.connect(again.postgres.dsn().replace("kiosk:", "kiosk:wrong"))
 
 
+def test_what_a_killed_owner_left_running_is_ended(tmp_path: Path) -> None:
+    """A demo that was killed: the next one in the same directory must start, and nothing may pile up."""
+    owner = f"""
+import os, pathlib, signal
+from sync.central.embedded import EmbeddedServers
+servers = EmbeddedServers(pathlib.Path({str(tmp_path)!r}))
+servers.start()
+print(*(server.pid for server in servers), flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    done = subprocess.run([sys.executable, "-c", owner], capture_output=True, text=True, check=False, timeout=120)
+    left = [int(pid) for pid in done.stdout.split()]
+    assert len(left) == 3, done.stderr
+    with EmbeddedServers(tmp_path) as servers:
+        assert not [pid for pid in left if embedded._started(pid)]
+        (tmp_path / "redis.pid").write_text(f"{servers.postgres.pid} 1")  # the number of somebody else by now
+        servers.redis.restart()
+        assert servers.postgres.running
+
+
 def test_a_server_that_cannot_start_shows_its_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     servers = EmbeddedServers(tmp_path)
     monkeypatch.setattr(servers.redis, "_command", lambda: [sys.executable, "-c", "raise SystemExit('no such luck')"])
