@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 Level = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 _STDLIB_OWN = ("uvicorn", "uvicorn.error", "uvicorn.access")  # bring handlers of their own
-_STDLIB_QUIET = ("uvicorn.access", "httpx", "httpcore", "apscheduler", "asyncio")  # heard from WARNING upwards only
+_STDLIB_QUIET = ("uvicorn.access", "httpx", "httpcore", "asyncio")  # heard from WARNING upwards only
 
 
 class LoggingSettings(BaseModel):
@@ -63,13 +63,16 @@ def configure(settings: LoggingSettings, stream: TextIO | None = None) -> None:
         )
     else:
         form = _human if human else _json
-        logger.add(target, level=settings.level, format=form, colorize=human and target.isatty(), catch=True, diagnose=False)
+        logger.add(
+            target, level=settings.level, format=form, colorize=human and target.isatty(), catch=True, diagnose=False
+        )
     logging.basicConfig(handlers=[_FromStdlib()], level=logging.getLevelName(settings.level), force=True)
     for name in _STDLIB_OWN:
         logging.getLogger(name).handlers.clear()
         logging.getLogger(name).propagate = True
     for name in _STDLIB_QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("apscheduler").setLevel(logging.ERROR)  # a check that takes longer than its interval is no news
 
 
 def _json(record: Record) -> str:

@@ -47,8 +47,18 @@ async def recovered(agent: Agent) -> None:
 
 
 async def test_a_credit_that_cannot_be_written_is_not_acknowledged_and_comes_again(
-    tmp_path: Path, disk: FailingVfs
+    tmp_path: Path, disk: FailingVfs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The disk fails at the very commit that the ACK of the credit event waits for."""
+
+    steps: list[str] = []
+
+    def on_step(step: str) -> None:
+        steps.append(step)
+        if step == "stacked_received" and steps.count(step) == 1:
+            refuse(disk)
+
+    monkeypatch.setattr("agent.runtime.steps.from_environment", lambda _environ: on_step)
     async with running_simulator("ccnet", link=f"pty:{tmp_path}/validator", settings=SLOW) as simulator:
         agent = await build_agent(settings(tmp_path), environ={}, vfs=disk.name)
         await agent.start()
@@ -60,10 +70,9 @@ async def test_a_credit_that_cannot_be_written_is_not_acknowledged_and_comes_aga
             note = next(event for event in journal(agent) if isinstance(event, ev.NoteEscrowed))
             wanted = ev.StackRequested(device="validator", note_id=note.note_id, payment_id=None)
             await agent.store.record([wanted], actor="module:test")
-            refuse(disk)
             agent.devices.note_acceptors()["validator"].stack(note.note_id, None)
             await eventually(lambda: agent.guard.has(reasons.STORE_FAILED), 20)
-            await simulator.until(lambda truth: truth["state"] == "BILL STACKED")
+            assert simulator.truth()["state"] == "BILL STACKED", "the device still waits for its ACK"
             assert agent.devices.inhibit_reasons() == [reasons.STORE_FAILED]
             heal(disk)
             await recovered(agent)
