@@ -70,7 +70,7 @@ class Notes:
         self._new_id = new_id
         self._notes: list[Note] = []
         self._previous: Status | None = None
-        self._initialising = False
+        self._initialising = True  # at our start too: who knows what the device has just been through
         self._found_in_stacker = False  # power-up status 12 was seen and its BILL STACKED has not come
         self._doubted: tuple[str, int | None] | None = None  # last doubt of this run, for the alarm of a late 81
         for event in history:

@@ -110,11 +110,18 @@ class Kiosk:
             raise AssertionError(f"{self.journal[-5:]} {self.simulator.truth()} {shown}") from None
 
     async def take(self, line: str, count: int = 1) -> None:
-        """Insert notes one after the other until each is settled with the device."""
+        """Insert notes one after the other until each is settled with the device; what comes back is tried again."""
         for _ in range(count):
-            before = len(self.of(ev.CreditAcknowledged))
-            await self.simulator.insist(line)
-            await self.until(lambda: len(self.of(ev.CreditAcknowledged)) > before)  # noqa: B023 - awaited at once
+            taken, back = len(self.of(ev.CreditAcknowledged)), len(self._given_back())
+            while len(self.of(ev.CreditAcknowledged)) == taken:
+                await self.simulator.insist(line)
+                await self.until(
+                    lambda: len(self.of(ev.CreditAcknowledged)) > taken or len(self._given_back()) > back  # noqa: B023
+                )
+                back = len(self._given_back())
+
+    def _given_back(self) -> list[Any]:
+        return [*self.of(ev.NoteRejected), *self.of(ev.NoteReturned)]
 
     @property
     def credited(self) -> Counter[Money]:
