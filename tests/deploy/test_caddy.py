@@ -96,14 +96,13 @@ def test_event_streams_are_not_held_back() -> None:
     assert "read_timeout" not in last and "write_timeout" not in last
 
 
-def test_caddy_agrees_where_it_is_installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Not a package that the tests install; config/README.md names the version that read this file."""
-    if caddy := shutil.which("caddy"):
-        for name, value in (*stack.FILLED.items(), ("S3_BUCKET", "kiosk"), ("HOME", str(tmp_path))):
-            monkeypatch.setenv(name, value)
-        for command in (
-            ["validate", "--config", str(CADDYFILE), "--adapter", "caddyfile"],
-            ["fmt", "--diff", str(CADDYFILE)],
-        ):
-            done = subprocess.run([caddy, *command], capture_output=True, text=True, check=False)
-            assert done.returncode == 0, done.stdout + done.stderr
+@pytest.mark.proof
+def test_caddy_agrees(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Not in CI: the package is 40 MB."""
+    caddy = shutil.which("caddy") or pytest.fail("this proof needs: apt-get install caddy")
+    for name, value in (*stack.FILLED.items(), ("S3_BUCKET", "kiosk"), ("HOME", str(tmp_path))):
+        monkeypatch.setenv(name, value)
+    path = str(CADDYFILE)
+    for command in (["validate", "--config", path, "--adapter", "caddyfile"], ["fmt", "--diff", path]):
+        done = subprocess.run([caddy, *command], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
