@@ -1,12 +1,12 @@
 """The protocols this build knows, each a folder below `drivers/` that is imported when it is first used.
 
-A new protocol is a folder with `driver.make_driver`, `settings` (a pydantic model), `tools.decode`, `tools.replay`,
-`simulator.make_simulator`, and one line here.
+A new protocol is a folder with `driver.make_driver`, `settings` (a pydantic model), `probe.probe`, `tools.decode`,
+`tools.replay`, `simulator.make_simulator`, and one line here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
@@ -18,7 +18,7 @@ from agent.domain.errors import ConfigError
 from agent.domain.events import Event
 from agent.domain.ids import Randomness
 from drivers.links import open_link
-from drivers.ports import Driver, Emit, Link
+from drivers.ports import DeviceInfo, Driver, Emit, Link
 from drivers.simulation import Simulator, make_simulator
 
 
@@ -76,6 +76,11 @@ class Protocol:
             settings=self.parse_settings(settings),
             history=history,
         )
+
+    async def probe(self, link: Link, *, clock: Clock, settings: Mapping[str, Any] | BaseModel) -> DeviceInfo | None:
+        """Who of this protocol answers on `link`, or None. Nothing moves, nothing is reset, no event forgotten."""
+        ask: Callable[..., Awaitable[DeviceInfo | None]] = self._get("probe", "probe")
+        return await ask(link, clock=clock, settings=self.parse_settings(settings))
 
     def decode(self, lines: Iterable[str], direction: str | None = None) -> Iterator[dict[str, Any]]:
         """One JSON-able object per line of hex; `direction` `host` or `device`, else guessed."""
