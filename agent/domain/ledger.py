@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from enum import Enum, unique
-from typing import Any
+from typing import Any, NamedTuple
 
 from agent.domain import events as ev
 from agent.domain.errors import UnbalancedEntries
@@ -32,8 +31,7 @@ class State(Enum):
     POSTED = "posted"  # final
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """`amount` is added to `account` in the balance that `state` belongs to (VOIDED belongs to the pending one)."""
 
     state: State

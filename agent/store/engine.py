@@ -89,11 +89,12 @@ NOWHERE = Position(-1, UUID(int=0), 0, b"")
 
 
 class Work(NamedTuple):
-    """What a caller wants done in a transaction."""
+    """What a caller wants done in a transaction. `repeatable`: it only appends, so running it twice is running it."""
 
     run: Callable[[WorkTransaction], Any]
     actor: str
     trace_id: str
+    repeatable: bool = False
 
 
 class Outcome(NamedTuple):
@@ -240,28 +241,46 @@ class Engine:
         return _Transaction(self)
 
     def commit(self, works: Sequence[Work], cursors: Mapping[str, int] | None = None) -> list[Outcome]:
-        """Run `works` in one transaction, each in its own savepoint, and return once the commit is on the disk.
+        """Run `works` in one transaction, each undone alone if it raises, and return once the commit is on the disk.
 
-        Raises `StorageFailed` when it may not be: then none of them is acknowledged.
+        Raises `StorageFailed` when it may not be: then none of them is acknowledged. Each work has a savepoint, unless
+        the transaction can be it: for a single one, and for works that may be run again if one of them fails.
         """
-        alone = len(works) == 1 and not cursors  # the transaction itself is the savepoint
         try:
-            self._execute("BEGIN IMMEDIATE")
-            if cursors:
-                self.set_cursors(cursors)
-            outcomes = [self._attempt(work, alone) for work in works]
-            self._execute("ROLLBACK" if alone and outcomes[0].error is not None else "COMMIT")
+            if (len(works) == 1 and not cursors) or all(work.repeatable for work in works):
+                outcomes = self._together(works, cursors, savepoints=False)
+                if outcomes is not None:
+                    return outcomes
+            return self._together(works, cursors, savepoints=True) or []
         except DISK_ERRORS as error:
             raise self.writer.failed(error) from error
+
+    def _together(
+        self, works: Sequence[Work], cursors: Mapping[str, int] | None, *, savepoints: bool
+    ) -> list[Outcome] | None:
+        """None, and nothing done, when a work raised that had others beside it and no savepoint."""
+        before = self.position
+        self._execute("BEGIN IMMEDIATE")
+        if cursors:
+            self.set_cursors(cursors)
+        outcomes: list[Outcome] = []
+        for work in works:
+            outcome = self._attempt(work, savepoints)
+            outcomes.append(outcome)
+            if outcome.error is not None and not savepoints:
+                self._execute("ROLLBACK")
+                self.position = before
+                return outcomes if len(works) == 1 and not cursors else None
+        self._execute("COMMIT")
         return outcomes
 
     def set_cursors(self, cursors: Mapping[str, int]) -> None:
         for name, seq in cursors.items():
             self._execute(_SET_CURSOR, (name, seq))
 
-    def _attempt(self, work: Work, alone: bool) -> Outcome:
+    def _attempt(self, work: Work, savepoint: bool) -> Outcome:
         saved = self.position
-        if not alone:
+        if savepoint:
             self._execute("SAVEPOINT work")
         try:
             outcome = Outcome(work.run(WorkTransaction(self, work.actor, work.trace_id)))
@@ -271,11 +290,10 @@ class Engine:
             raise self.writer.failure
         if not self.connection.in_transaction:
             raise StorageFailed("SQLite gave the transaction up", cause=str(outcome.error)) from outcome.error
-        if outcome.error is not None:
+        if savepoint and outcome.error is not None:
             self.position = saved
-            if not alone:
-                self._execute("ROLLBACK TO work")
-        if not alone:
+            self._execute("ROLLBACK TO work")
+        if savepoint:
             self._execute("RELEASE work")
         return outcome
 

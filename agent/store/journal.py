@@ -131,7 +131,7 @@ class SqliteStore:
 
     async def record(self, events: Iterable[Event], *, actor: str, trace_id: str = "") -> list[JournalRow]:
         wanted = list(events)
-        work = Work(lambda tx: [tx.append(event) for event in wanted], actor, trace_id)
+        work = Work(lambda tx: [tx.append(event) for event in wanted], actor, trace_id, repeatable=True)
         rows: list[JournalRow] = await self._submit(Job(work=work))
         return rows
 

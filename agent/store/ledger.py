@@ -16,11 +16,7 @@ Execute = Callable[..., apsw.Cursor]
 STATES = {State.PENDING: 0, State.VOIDED: 1, State.POSTED: 2}
 TABLES = ("ledger_entries", "ledger_pending", "balances", "open_records")
 
-_ENTRIES_AT_ONCE = 4  # a void and a posting: the most that one event makes of one record
-_INSERT_ENTRIES = {
-    count: "INSERT INTO ledger_entries VALUES " + ", ".join(["(?1, ?2, ?, ?, ?, ?, ?, ?)"] * count)  # noqa: S608
-    for count in range(1, _ENTRIES_AT_ONCE + 1)
-}
+_INSERT_ENTRY = "INSERT INTO ledger_entries VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 _INSERT_PENDING = "INSERT INTO ledger_pending VALUES (?, ?, ?, ?, ?, ?, ?)"
 _ADD_BALANCE = (
     "INSERT INTO balances VALUES (?1, ?2, ?3, ?4) ON CONFLICT (account, currency) DO UPDATE SET "
@@ -54,21 +50,12 @@ def _move(execute: Execute, epoch: int, seq: int, event: ev.Event) -> None:
     if pending:
         execute("DELETE FROM ledger_pending WHERE transfer_id = ?", (transfer,))
     sums: dict[tuple[str, str], list[int]] = {}
-    values: list[Any] = [epoch, seq]
     for n, entry in enumerate(entries):
         state, account, money, transfer_id = entry.state, entry.account, entry.amount, entry.transfer_id
-        values += (n, STATES[state], account, money.currency, money.minor, transfer_id)
+        execute(_INSERT_ENTRY, (epoch, seq, n, STATES[state], account, money.currency, money.minor, transfer_id))
         sums.setdefault((account, money.currency), [0, 0])[state is not State.POSTED] += money.minor
         if state is State.PENDING:
             execute(_INSERT_PENDING, (transfer_id, epoch, seq, n, account, money.currency, money.minor))
-    _insert(execute, values, len(entries))
     for (account, currency), (posted, waiting) in sums.items():
         if posted or waiting:
             execute(_ADD_BALANCE, (account, currency, posted, waiting))
-
-
-def _insert(execute: Execute, values: list[Any], count: int) -> None:
-    """All entries in as few statements as possible. `values`: epoch, seq, then six an entry."""
-    for first in range(0, count, _ENTRIES_AT_ONCE):
-        some = values[2 + 6 * first : 2 + 6 * (first + _ENTRIES_AT_ONCE)]
-        execute(_INSERT_ENTRIES[len(some) // 6], (*values[:2], *some))

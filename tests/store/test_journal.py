@@ -11,12 +11,13 @@ import pytest
 
 from agent.domain import events as ev
 from agent.domain import ledger
-from agent.domain.chain import first_break, genesis_hash
+from agent.domain.chain import JournalRow, first_break, genesis_hash
 from agent.domain.errors import NotFound, UnbalancedEntries
 from agent.domain.events import Event
 from agent.domain.money import Money
 from agent.store.errors import StoreClosed
-from agent.store.ports import Store, Transaction
+from agent.store.ports import ProjectionWriter, Store, Transaction
+from agent.store.verify import verify
 from tests.store.helpers import EPOCH_US, RealClock, StepClock, open_now, open_store, small_settings
 from tests.store.projections import TakingsProjection
 
@@ -109,6 +110,53 @@ async def test_a_work_that_raises_undoes_only_itself_and_takes_no_seq(tmp_path: 
             assert [row.seq for row in reader.rows(0, 100)] == [1, 2, 3, 4, 5]
             assert reader.one("SELECT count(*) AS n FROM open_records WHERE record_id = 'never'") == {"n": 0}
             assert reader.one("SELECT count(*) AS n FROM seen_notes") == {"n": 4}
+
+
+class Failing(TakingsProjection):
+    """Has a defect that one note of many brings to light."""
+
+    def apply(self, tx: ProjectionWriter, row: JournalRow, event: Event) -> None:
+        super().apply(tx, row, event)
+        if isinstance(event, ev.NoteEvent) and event.note_id == "broken":
+            raise ZeroDivisionError
+
+
+async def test_a_defect_met_by_one_of_many_records_undoes_only_that_one(tmp_path: Path) -> None:
+    """Records that wait together go without savepoints; the others are written again when one of them fails."""
+    async with open_store(tmp_path, [Failing()]) as store:
+        await store.advance("bus", 1)
+        names = ["n1", "n2", "broken", "n3"]
+        answers = await asyncio.gather(
+            *(store.record([escrowed(name)], actor="a") for name in names), return_exceptions=True
+        )
+        assert [isinstance(answer, ZeroDivisionError) for answer in answers] == [False, False, True, False]
+        assert [answer[0].seq for answer in answers if isinstance(answer, list)] == [2, 3, 4]
+        with pytest.raises(ZeroDivisionError):
+            await store.record([escrowed("broken")], actor="a")
+        with store.read() as reader:
+            assert [row.seq for row in reader.rows(0, 100)] == [1, 2, 3, 4]
+            assert reader.one("SELECT count(*) AS n FROM seen_notes") == {"n": 3}
+            assert verify(reader, None).damages == ()
+
+
+async def test_a_work_that_is_not_a_record_runs_once_whatever_else_fails(tmp_path: Path) -> None:
+    runs: list[int] = []
+
+    def counting(tx: Transaction) -> None:
+        runs.append(tx.append(escrowed(f"c{len(runs)}")).seq)
+        if len(runs) == 2:
+            raise NotFound("after all")
+
+    clock = StepClock()
+    async with open_store(tmp_path, [Failing()], clock=clock) as store:
+        await asyncio.gather(
+            store.record([escrowed("broken")], actor="a"), store.transact(counting, actor="a"), return_exceptions=True
+        )
+        await store.advance("bus", 1)
+        clock.advance(5.0)  # the cursor rides on the next commit
+        with pytest.raises(NotFound):
+            await store.transact(counting, actor="a")
+        assert runs == [2, 3]
 
 
 async def test_a_work_sees_its_own_writes_and_the_group_before_it(tmp_path: Path) -> None:
