@@ -103,7 +103,8 @@ async def test_killed_at_a_named_step_the_note_is_there_once(tmp_path: Path, poi
         assert note.payment_id == payment
 
 
-async def test_a_second_start_names_the_first(tmp_path: Path) -> None:
+async def test_a_second_start_names_the_first_and_the_socket_is_for_this_account(tmp_path: Path) -> None:
+    """Also on another port: it is the state directory that there can be only one agent for."""
     async with kiosk(tmp_path) as present:
         await present.start()
         assert present.process is not None
@@ -114,6 +115,10 @@ async def test_a_second_start_names_the_first(tmp_path: Path) -> None:
             assert last.startswith("error: ")
             assert f"pid {present.process.pid}" in last
             assert "Traceback" not in err
+        info = (present.state / "agent.sock").stat()
+        assert (stat.S_IMODE(info.st_mode), info.st_uid) == (0o600, os.getuid())
+        code, out, _ = await present.run("devices")
+        assert (code, "validator" in out) == (0, True)
 
 
 async def test_systemd_hears_ready_watchdog_and_stopping(tmp_path: Path) -> None:
@@ -166,17 +171,3 @@ async def test_a_technician_tells_the_agent_that_the_clock_is_right(tmp_path: Pa
         assert "clock_absurd" not in out
         async with present.page() as page:
             await present.pay(page, 50_00, "one")
-
-
-async def test_the_control_socket_is_for_this_account(tmp_path: Path) -> None:
-    async with kiosk(tmp_path) as present:
-        await present.start()
-        info = (present.state / "agent.sock").stat()
-        assert (stat.S_IMODE(info.st_mode), info.st_uid) == (0o600, os.getuid())
-        code, out, _ = await present.run("devices")
-        assert code == 0
-        assert "validator" in out
-        await present.end()
-        code, out, _ = await present.run("devices")
-        assert code == 0
-        assert "stopped" in out
