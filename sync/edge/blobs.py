@@ -17,7 +17,7 @@ import httpx
 from loguru import logger
 
 from agent.domain.clock import Clock
-from agent.domain.errors import BatchRefused, CentreUnavailable
+from agent.domain.errors import BatchRefused, CentreUnavailable, StoreError
 from agent.domain.events import BlobDiscarded, BlobStored
 from agent.domain.ids import Randomness
 from agent.store.ports import Store
@@ -99,7 +99,7 @@ class Uploader:
                 except UploadFailed as error:
                     failed = True
                     logger.bind(blob=blob.blob_id, code=error.code).debug("{}", error.message)
-        except CentreUnavailable as error:
+        except (CentreUnavailable, StoreError) as error:
             logger.bind(code=error.code).debug("blobs wait: {}", error.message)
             return self._backoff.next_s(told_s(error))
         if failed:

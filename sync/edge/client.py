@@ -204,7 +204,8 @@ class ObjectStore:
         if parts.scheme != "https" and not is_loopback(parts.hostname or ""):
             raise UploadFailed("the granted address is neither https nor on this machine; see s3.public_endpoint")
         try:
-            async with self._opened().stream("PUT", url, headers=dict(headers), content=content) as response:
+            client = await asyncio.to_thread(self._opened)
+            async with client.stream("PUT", url, headers=dict(headers), content=content) as response:
                 return response.status_code
         except (httpx.HTTPError, httpx.InvalidURL, ssl.SSLError, OSError) as error:
             raise UploadFailed(_reason(error, "the object store")) from error

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 LOOK_EVERY_S = 5.0
 """How often `identity.json` is looked for and at (one stat): enrolment needs no restart of the agent."""
 SYNC_NOW_MAX_S = 30.0
+SESSION_MAX_S = 5.0
+RESTART_S = 30.0
 BLOBS = "blobs"
 
 
@@ -86,10 +88,10 @@ class Edge:
             while True:
                 stamp = self._stamp()
                 self.look_for_identity()
-                if self._identity is None:
-                    await self._bell.wait(self._clock.monotonic() + LOOK_EVERY_S)
+                if self._identity is not None:
+                    await self._served(self._identity, stamp)
                 else:
-                    await self._serve(self._identity, stamp)
+                    await self._bell.wait(self._clock.monotonic() + LOOK_EVERY_S)
         finally:
             self._task = None
 
@@ -147,15 +149,13 @@ class Edge:
         Also looks for an identity at once: `kiosk enroll` calls it. Raises `NotEnrolled`.
         """
         until = self._clock.monotonic() + SYNC_NOW_MAX_S
-        if self._session is None and self._bell is not None:
-            self._bell.ring()
-            await self._clock.sleep_until(self._clock.monotonic() + 0.1)
-        if self._session is None:
+        session = await self._session_soon()
+        if session is None:
             raise self._identity_error or NotEnrolled("this kiosk is not enrolled; run `kiosk enroll`")
         while True:
-            self._session.uploader.ring()
-            self._session.uplink.urge()
-            await first(self._session.uplink.turned(), self._clock.sleep_until(until))
+            session.uploader.ring()
+            session.uplink.urge()
+            await first(session.uplink.turned(), self._clock.sleep_until(until))
             status = self.status()
             if status.lag_rows == 0 or status.error_code or self._clock.monotonic() >= until:
                 return status
@@ -166,16 +166,41 @@ class Edge:
             raise self._identity_error or NotEnrolled("a snapshot is sealed to the office's keys; run `kiosk enroll`")
         return await self._session.snapshots.make()
 
+    async def _session_soon(self) -> Session | None:
+        """The session; when there is none yet but an identity file, it is given a moment to come up."""
+        until = self._clock.monotonic() + SESSION_MAX_S
+        if self._bell is not None:
+            self._bell.ring()
+        while self._session is None and self._stamp() is not None and self._clock.monotonic() < until:
+            await self._clock.sleep_until(self._clock.monotonic() + 0.05)
+            if self._identity_error is not None:
+                break
+        return self._session
+
     # --- one identity ------------------------------------------------------------------------------------------------
+
+    async def _served(self, identity: Identity, stamp: tuple[int, int] | None) -> None:
+        """`_serve`; what cannot even begin (no folder for blobs, an unreadable `ca_file`) is logged and tried again."""
+        try:
+            await self._serve(identity, stamp)
+        except Exception as error:  # noqa: BLE001 - the supervisor's edge: the kiosk goes on, and so must its sync
+            self._progress.failed("sync_not_started", f"{type(error).__name__}: {error}", alarm=True)
+            logger.exception("sync cannot run")
+            await self._clock.sleep_until(self._clock.monotonic() + RESTART_S)
+
+    def _open_office(self, identity: Identity, folder: Path) -> Office:
+        """Off the event loop: imports and certificates take longer than a device may wait."""
+        from sync.edge import blobs, snapshot, uplink  # noqa: F401 - imported here so that `_build` finds them done
+        from sync.edge.client import Office
+
+        snapshot.clean(folder)
+        identity.sign(b"")  # loads the key and its library
+        return Office(identity, self._settings, self._clock, agent_version=self._version, transport=self._transport)
 
     async def _serve(self, identity: Identity, stamp: tuple[int, int] | None) -> None:
         """Run everything until the identity file is another one."""
-        from sync.edge import snapshot
-        from sync.edge.client import Office
-
         folder = self._state_dir / BLOBS
-        await asyncio.to_thread(snapshot.clean, folder)
-        office = Office(identity, self._settings, self._clock, agent_version=self._version, transport=self._transport)
+        office = await asyncio.to_thread(self._open_office, identity, folder)
         session = self._session = self._build(identity, office, folder)
         logger.bind(kiosk=identity.kiosk_id, centre=identity.central_url).info("sync runs")
         try:

@@ -20,7 +20,7 @@ from typing import Any
 from loguru import logger
 
 from agent.domain.clock import Clock
-from agent.domain.errors import SyncError
+from agent.domain.errors import StoreError, SyncError
 from agent.domain.events import BlobCaptured, BlobDiscarded
 from agent.domain.ids import Randomness, uuid7
 from agent.store.ports import Store
@@ -94,11 +94,11 @@ class Snapshots:
         """The nightly one, for ever. A failure is logged and tried again after a while."""
         await self._clock.sleep_until(self._clock.monotonic() + FIRST_LOOK_S)
         while True:
-            if await asyncio.to_thread(self.due):
-                try:
+            try:
+                if await asyncio.to_thread(self.due):
                     await self.make()
-                except SyncError as error:
-                    logger.bind(code=error.code).warning("no snapshot: {}", error.message)
+            except (SyncError, StoreError) as error:
+                logger.bind(code=error.code).warning("no snapshot: {}", error.message)
             await self._clock.sleep_until(self._clock.monotonic() + LOOK_EVERY_S)
 
     def due(self) -> bool:

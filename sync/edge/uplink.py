@@ -352,7 +352,8 @@ class Uplink:
         self._beat_at = now + self._settings.heartbeat_interval_s
         before = self._position
         try:
-            answer = await self._office.heartbeat(await asyncio.to_thread(self._beat, before))
+            devices = dict(self._devices_info())
+            answer = await self._office.heartbeat(await asyncio.to_thread(self._beat, before, devices))
         except BatchRefused as error:
             logger.bind(code=error.details.get("reason")).warning("heartbeat refused: {}", error.message)
             return
@@ -365,7 +366,7 @@ class Uplink:
             self._position = None
             self._commits.ring()
 
-    def _beat(self, position: Position | None) -> wire.Heartbeat:
+    def _beat(self, position: Position | None, devices: dict[str, str]) -> wire.Heartbeat:
         with self._store.read() as reader:
             head, _ = reader.head()
             unsent = position.chapter.rows(reader, position.seq, 1) if position else []
@@ -373,7 +374,7 @@ class Uplink:
             str(self._store.journal_id),
             head,
             self._version,
-            dict(self._devices_info()),
+            devices,
             self._free_bytes(),
             unsent[0].occurred_at if unsent else None,
         )

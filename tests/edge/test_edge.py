@@ -130,6 +130,38 @@ async def test_a_store_that_cannot_be_read_for_a_while_is_waited_for(rig: Rig, m
     assert rig.edge.status().error_code is None
 
 
+async def test_what_cannot_begin_is_told_and_tried_again(bare: Rig) -> None:
+    """The folder for sealed files cannot be made: an alarm, no end of the road, and all is well once it can."""
+    bare.enrol()
+    (bare.folder / "blobs").write_text("in the way")
+    async with bare:
+        await bare.clock.run(10)
+        status = bare.edge.status()
+        assert (status.alarm, status.online) == ("sync_not_started", False)
+        assert "FileExistsError" in (status.error_text or "")
+        (bare.folder / "blobs").unlink()
+        await bare.clock.until(bare.arrived, 60)
+        assert bare.edge.status().alarm is None
+
+
+async def test_blobs_and_nights_wait_for_a_store_that_is_away(
+    make_rig: Callable[..., Rig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from agent.store.errors import StorageFailed
+
+    def failed() -> None:
+        raise StorageFailed("the disk is away")
+
+    rig = make_rig(snapshot_at="03:30")
+    await rig.start()
+    monkeypatch.setattr(rig.store, "read", failed, raising=False)
+    rig.edge._session.uploader.ring()  # type: ignore[union-attr]
+    await rig.clock.run(120)
+    monkeypatch.undo()
+    event = await rig.edge.snapshot_now()
+    await rig.clock.until(lambda: event.blob_id in rig.office.kiosk.stored, 600)
+
+
 async def test_stop_ends_at_once_and_may_come_twice(rig: Rig) -> None:
     rig.office.always = double.away
     await rig.record()
