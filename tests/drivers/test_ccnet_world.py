@@ -80,3 +80,44 @@ def test_a_note_is_taken_and_credited_once() -> None:
         ev.NoteStacked,
         ev.CreditAcknowledged,
     ]
+
+
+@pytest.mark.parametrize("remembers", [True, False], ids=["remembers", "forgets"])
+@pytest.mark.parametrize("side", ["sent", "heard"])
+@pytest.mark.parametrize("state", ["ACCEPTING", "ESCROW POSITION", "STACKING", "BILL STACKED"])
+def test_power_cut_at_every_byte(state: str, side: str, remembers: bool, scale: Callable[[int, int], int]) -> None:
+    """One poll, its reply and our ACK are 19 bytes: the cut falls into each of them, and into STACK and its answer."""
+    for count in range(1, scale(20, 80)):
+        world = World({"remembers_event": remembers, "speed": 2})
+        world.insert()
+        world.until(lambda: world.simulator.truth()["state"] == state)  # noqa: B023 - run at once
+        world.do(f"power-cut at-byte {count} {side}")
+        world.until(lambda: not world.simulator.truth()["powered"])  # noqa: B023
+        world.run(1.0)
+        world.settle()
+        world.check()
+        assert world.stacked.total() + len(world.simulator.truth()["returned"]) == 1
+
+
+@pytest.mark.parametrize("point", ["before_commit", "after_commit", "after_ack"])
+@pytest.mark.parametrize("both", [False, True], ids=["agent", "agent and device"])
+def test_crash_at_every_commit_and_ack(point: str, both: bool) -> None:
+    """The agent dies at the nth passing of each named point, alone or together with the device's power."""
+    for nth in range(1, 25):
+        left = nth
+
+        def crash_at(passed: str) -> None:
+            nonlocal left
+            left -= passed == point
+            if passed == point and left == 0:
+                if both:
+                    world.do("power-cut")  # noqa: B023
+                    world.do("power-on")  # noqa: B023
+                raise Crash
+
+        world = World({"speed": 2}, crash_at=crash_at)
+        for _ in range(2):
+            world.insert()
+            world.run(3.0)
+        world.settle()
+        world.check()
