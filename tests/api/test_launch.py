@@ -81,3 +81,16 @@ async def test_the_browsers_group_may_read_it(kiosk_at: KioskMaker, tmp_path: Pa
     group = grp.getgrgid(os.getgid()).gr_name
     async with kiosk_at(launch_group=group, launch_file=tmp_path / "page.html"):
         assert stat.S_IMODE((tmp_path / "page.html").stat().st_mode) == 0o640
+
+
+@pytest.mark.parametrize("group", [None, "kiosk-ui-of-another-machine"])
+async def test_a_set_group_id_directory_hands_its_group_on(
+    kiosk_at: KioskMaker, tmp_path: Path, group: str | None
+) -> None:
+    """Under systemd the agent may not chown: tmpfiles make the directory, and nothing else is needed."""
+    folder = tmp_path / "kiosk-ui"
+    folder.mkdir()
+    folder.chmod(0o2750)
+    async with kiosk_at(launch_group=group, launch_file=folder / "page.html"):
+        made = (folder / "page.html").stat()
+    assert (made.st_mode & 0o777, made.st_gid) == (0o640, folder.stat().st_gid)

@@ -1,6 +1,7 @@
 """The per-boot launch file: how the kiosk's own page gets its session without a token in a URL.
 
-`launch.html` in the state directory is readable by the agent's account alone (and by `launch_group`, the browser's).
+`launch.html` in the state directory is readable by the agent's account alone (and by `launch_group`, the browser's). In
+a set-group-ID directory it belongs to that directory's group: the agent's unit may change no owners, see systemd/.
 The kiosk's browser is started with this file. Its script goes to `http://127.0.0.1:<port>/#launch=<code>`; the page
 there takes the code out of the address bar and trades it at POST /auth/launch for the session cookie.
 
@@ -16,6 +17,7 @@ import hmac
 import json
 import os
 import shutil
+import stat
 from base64 import urlsafe_b64encode
 from pathlib import Path
 from typing import ClassVar
@@ -51,8 +53,10 @@ class LaunchFile:
             fresh.unlink(missing_ok=True)
             descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
             with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                if self._group is not None:
+                inherited = bool(self._path.parent.stat().st_mode & stat.S_ISGID)
+                if self._group is not None and not inherited:
                     shutil.chown(fresh, group=self._group)
+                if self._group is not None or inherited:
                     fresh.chmod(0o640)
                 file.write(page)
             fresh.replace(self._path)
