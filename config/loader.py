@@ -45,14 +45,17 @@ class _Environment(EnvSettingsSource):
 def find(environ: Mapping[str, str], variable: str, name: str) -> Path:
     """The file to read: what `variable` names, else `/etc/kiosk/<name>`, else `config/<name>` below the working folder.
 
-    Raises `ConfigError` when there is none of them.
+    Raises `ConfigError` when there is none of them, or when this account may not look.
     """
     if given := environ.get(variable):
         return Path(given)
     places = (Path("/etc/kiosk") / name, Path("config") / name)
     for place in places:
-        if place.is_file():
-            return place
+        try:
+            if place.is_file():
+                return place
+        except PermissionError as error:
+            raise ConfigError(f"{place} may not be looked at by this account: use sudo") from error
     looked = " and ".join(str(place) for place in places)
     raise ConfigError(f"no configuration: {looked} do not exist; set {variable} to the path of a file")
 
