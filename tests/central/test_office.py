@@ -175,6 +175,34 @@ async def test_a_viewer_looks_and_an_admin_acts(centre: Centre, ada: httpx.Async
     assert (await Kiosk.enrolled(kiosk.client, shown[1])).kiosk_id
 
 
+async def test_pages_skip_and_repeat_nothing(centre: Centre, ada: httpx.AsyncClient, kiosk: Kiosk) -> None:
+    """Payments of the same microsecond, and one whose first row is not understood, across the ends of pages."""
+    journal = Journal.opened()
+    for number in range(60):
+        amount, reference = Money(100, "EUR"), f"order {number}"
+        event = ev.PaymentCreated(
+            payment_id=f"p{number:02}", amount=amount, reference=reference, timeout_s=60, deadline_us=1
+        )
+        journal.append(event, occurred_at=1_790_000_000_000_000 + number // 20)
+    journal.append(ev.PaymentCompletionStarted(payment_id="orphan"))
+    await kiosk.send(journal)
+    seen: list[str] = []
+    query: dict[str, str] = {"limit": "7"}
+    while found := (await ada.get(f"{OFFICE}/transactions", params=query)).json():
+        seen += [each["payment_id"] for each in found]
+        if found[-1]["created_at"] is None:
+            break
+        created = await centre.one("SELECT created_us FROM transactions WHERE payment_id = %s", seen[-1])
+        query |= {"before_us": str(created), "after_id": seen[-1]}
+    assert len(seen) == len(set(seen)) == 61
+    first = await ada.get("/transactions")
+    older = re.search(r'href="(/transactions\?before_us=[^"]+)"', first.text)
+    assert older is not None
+    rest = await ada.get(older[1].replace("&amp;", "&"))
+    shown = re.findall(r'<tbody id="t-[0-9a-f-]{36}-(\w+)"', first.text + rest.text)
+    assert sorted(shown) == sorted(seen)
+
+
 @pytest.mark.parametrize(
     "name, password, role",
     [

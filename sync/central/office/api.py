@@ -120,13 +120,14 @@ async def transactions(  # noqa: PLR0917 - the framework passes them by name
     state: str = "",
     text: str = "",
     before_us: int | None = None,
+    after_id: str | None = None,
     limit: Limit = queries.PAGE_ROWS,
 ) -> list[TransactionOut]:
     """Payments with their notes, newest first. `text`: a payment's id, or part of a reference. For the next page give
-    the last one's `created_at` in microseconds as `before_us`."""
+    the last one's `created_at` in microseconds as `before_us` and its `payment_id` as `after_id`."""
     async with services.pool.connection() as connection:
         rows = await queries.transactions(
-            connection, kiosk_id=kiosk_id, state=state, text=text, before_us=before_us, limit=limit
+            connection, kiosk_id=kiosk_id, state=state, text=text, before_us=before_us, after_id=after_id, limit=limit
         )
     return [TransactionOut.of(row) for row in rows]
 

@@ -160,13 +160,19 @@ async def revoke(services: Parts, admin: Admin, kiosk_id: UUID) -> Response:
 
 @router.get("/transactions")
 async def transactions(  # noqa: PLR0917 - the framework passes them by name
-    request: Request, services: Parts, user: AnyUser, state: str = "", text: str = "", before_us: int | None = None
+    request: Request,
+    services: Parts,
+    user: AnyUser,
+    state: str = "",
+    text: str = "",
+    before_us: int | None = None,
+    after_id: str | None = None,
 ) -> Response:
     async with services.pool.connection() as connection:
-        rows = await queries.transactions(connection, state=state, text=text, before_us=before_us)
-    last = rows[-1]["created_us"] if len(rows) == queries.PAGE_ROWS else None
+        rows = await queries.transactions(connection, state=state, text=text, before_us=before_us, after_id=after_id)
+    last = rows[-1] if len(rows) == queries.PAGE_ROWS and rows[-1]["created_us"] is not None else None
     filtered = bool(state or text or before_us is not None)
-    values = {"state": state, "text": text, "states": STATES, "filtered": filtered, "older_us": last}
+    values = {"state": state, "text": text, "states": STATES, "filtered": filtered, "last": last}
     payments = [TransactionOut.of(row) for row in rows]
     return page(request, "transactions.html", user, {**values, "transactions": payments})
 

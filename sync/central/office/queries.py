@@ -44,7 +44,8 @@ _TRANSACTIONS = (
     + """
 WHERE (%(kiosk)s::uuid IS NULL OR t.kiosk_id = %(kiosk)s) AND (%(state)s = '' OR t.state = %(state)s)
   AND (%(text)s = '' OR t.payment_id = %(text)s OR strpos(lower(t.reference), lower(%(text)s)) > 0)
-  AND (%(before)s::bigint IS NULL OR t.created_us < %(before)s)
+  AND (%(before)s::bigint IS NULL OR t.created_us < %(before)s OR t.created_us IS NULL
+       OR (t.created_us = %(before)s AND t.payment_id > %(after)s))
 ORDER BY t.created_us DESC NULLS LAST, t.payment_id LIMIT %(limit)s"""
 )
 _CHANGED = (
@@ -94,10 +95,18 @@ async def transactions(
     state: str = "",
     text: str = "",
     before_us: int | None = None,
+    after_id: str | None = None,
     limit: int = PAGE_ROWS,
 ) -> list[Row]:
-    """Newest first, each with its `notes`; `text` is a payment's id or part of a reference."""
-    parameters = {"kiosk": kiosk_id, "state": state, "text": text.replace("\x00", ""), "before": before_us}
+    """Newest first, each with its `notes`; `text` is a payment's id or part of a reference. The page behind another
+    one begins after its last payment: `before_us` is that one's time, `after_id` its id."""
+    parameters: Row = {
+        "kiosk": kiosk_id,
+        "state": state.replace("\x00", ""),
+        "text": text.replace("\x00", ""),
+        "before": before_us,
+    }
+    parameters["after"] = None if after_id is None else after_id.replace("\x00", "")
     found = await _rows(connection, _TRANSACTIONS, {**parameters, "limit": min(limit, PAGE_ROWS_MAX)})
     return await _with_notes(connection, found)
 
