@@ -45,7 +45,7 @@ def central(
         return
     import uvicorn
 
-    _settings()  # an impossible setting is said once and plainly, before any worker starts
+    _settings().check_secrets()  # what is impossible or missing is said once and plainly, before any worker starts
     uvicorn.run(
         "sync.central.main:app", host=host, port=port, workers=workers, access_log=False, timeout_graceful_shutdown=10
     )

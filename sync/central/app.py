@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 
 from fastapi import FastAPI, Request, Response
@@ -11,6 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
+from sync.central import fleet
 from sync.central.database import UNAVAILABLE
 from sync.central.kiosk_api import KioskApi
 from sync.central.logs import TraceIds, configure
@@ -92,5 +93,10 @@ async def health(request: Request) -> Response:
 
 
 async def metrics(request: Request) -> Response:
+    """This process's counters and, while Postgres answers, the fleet's gauges."""
     services: Services = request.app.state.services
-    return Response(services.metrics.text(), media_type="text/plain; version=0.0.4")
+    text = services.metrics.text()
+    with suppress(*UNAVAILABLE):
+        async with services.pool.connection(timeout=2.0) as connection:
+            text += await fleet.text(connection, services.settings.presence.ttl_s)
+    return Response(text, media_type="text/plain; version=0.0.4")

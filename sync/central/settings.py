@@ -150,3 +150,11 @@ class CentralSettings(Section):
     presence: PresenceSettings = PresenceSettings()
     office: OfficeSettings = OfficeSettings()
     logging: LoggingSettings = LoggingSettings()
+
+    def check_secrets(self) -> None:
+        """Raises `ConfigError` for the first secret or key that the office needs and that is not there."""
+        self.database.url()
+        self.redis.address()
+        self.s3.keys()
+        self.auth.key()
+        self.keys.public()

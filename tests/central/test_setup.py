@@ -92,7 +92,7 @@ def test_settings_from_file_and_environment_and_what_stops_the_start(
 def test_secrets_that_are_missing_or_weak_are_said(tmp_path: Path) -> None:
     nowhere = tmp_path / "no such file"
     with pytest.raises(ConfigError, match="CENTRAL_DATABASE__DSN"):
-        CentralSettings().database.url()
+        CentralSettings().check_secrets()
     with pytest.raises(ConfigError, match="cannot be read"):
         AuthSettings(secret_file=nowhere).key()
     with pytest.raises(ConfigError, match="at least 32"):

@@ -54,7 +54,16 @@ def exported_by_the_office() -> dict[str, set[str]]:
     return found
 
 
-EXPORTED = {**exported_by_the_agent(), **exported_by_the_office()}
+def exported_of_the_fleet() -> dict[str, set[str]]:
+    """From the constructors in sync/central/fleet.py, whose values come from Postgres (tests/central/test_fleet.py)."""
+    source = (ROOT / "sync/central/fleet.py").read_text("utf-8")
+    found = {name: {"kiosk", "name"} for name in re.findall(r'_of_kiosks\("(\w+)"', source)}
+    for name, labels in re.findall(r'GaugeMetricFamily\("(\w+)"[^)\n]*?(?:labels=(\[[^]]*\]))?\)', source):
+        found[name] = set(ast.literal_eval(labels)) if labels else set()
+    return found
+
+
+EXPORTED = {**exported_by_the_agent(), **exported_by_the_office(), **exported_of_the_fleet()}
 
 
 def rules() -> Iterator[tuple[str, dict[str, Any]]]:
@@ -81,7 +90,7 @@ def test_the_lists_of_exported_names_were_found() -> None:
 @pytest.mark.parametrize("where, expression", list(expressions()))
 def test_every_series_that_is_asked_for_is_exported(where: str, expression: str) -> None:
     """A rule over a name that nobody exports is quiet for ever."""
-    names = set(OURS.findall(expression))
+    names = set(OURS.findall(re.sub(r'"[^"]*"', "", expression)))
     assert names <= EXPORTED.keys(), where
     for name in names:
         for labels in re.findall(rf"{name}\{{([^}}]*)\}}", expression):
@@ -96,9 +105,18 @@ def test_states_and_outcomes_in_rules_are_real_ones() -> None:
             assert set(asked.split("|")) <= states, where
 
 
+def test_alarm_codes_in_rules_are_real_ones() -> None:
+    sources = "".join(path.read_text("utf-8") for path in (ROOT / "sync/central").glob("*.py"))
+    asked = {
+        code for _, text in expressions() for each in re.findall(r'code=~"([^"]+)"', text) for code in each.split("|")
+    }
+    assert asked and all(re.search(rf'Alarm\(\s*"{code}"', sources) for code in asked)
+
+
 def test_what_must_wake_somebody_has_a_rule() -> None:
     names = {name for name, _ in rules()}
     assert names >= {"KioskSilent", "KioskLagGrowing", "KioskSyncRefused", "KioskTakesNoMoney", "OfficeDown"}
+    assert names >= {"KioskUnheard", "KioskBehind", "MoneyInDoubt", "JournalForked", "BlobNotWhatItWas"}
     for name, rule in rules():
         assert rule["labels"]["severity"] in {"warning", "critical"}, name
         assert rule["annotations"]["summary"], name
