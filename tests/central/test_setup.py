@@ -212,6 +212,13 @@ def test_the_daemon_says_plainly_what_is_wrong_before_it_starts(monkeypatch: pyt
     started: list[Any] = []
     monkeypatch.setattr("uvicorn.run", lambda *arguments, **options: started.append((arguments, options)))
     monkeypatch.setenv("CENTRAL_CONFIG", str(CONFIG))
+    stopped = CLI.invoke(cli, [])
+    assert isinstance(stopped.exception, ConfigError), "the DSN is missing"
+    recipients = [str(key.to_public()) for key in (OFFICE_KEY, RECOVERY_KEY)]
+    secrets = {"DATABASE__DSN": "postgresql://nobody@127.0.0.1:1/none", "S3__ACCESS_KEY": "A", "S3__SECRET_KEY": "B"}
+    secrets |= {"AUTH__SECRET": "s" * 40, "KEYS__RECIPIENTS": json.dumps(recipients)}
+    for name, value in secrets.items():
+        monkeypatch.setenv(f"CENTRAL_{name}", value)
     assert CLI.invoke(cli, ["--port", "1234", "--workers", "3"]).exit_code == 0
     ((target, options),) = started
     assert (target, options["port"], options["workers"]) == (("sync.central.main:app",), 1234, 3)
