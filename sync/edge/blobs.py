@@ -71,14 +71,16 @@ class Uploader:
         self._objects = ObjectStore(settings, clock, transport=transport)
         self._taken: dict[str, Taken] = {}
         self._waiting = 0
+        self._row_awaited = False  # the office does not know a blob's row yet
 
     def ring(self) -> None:
         """There may be something to do: a blob was captured, rows arrived at the office, a person asked."""
         self._bell.ring()
 
     def rows_arrived(self) -> None:
-        """Rows reached the office: a blob whose row was on the way may be welcome now."""
-        if self._waiting:
+        """Rows reached the office: a blob whose row was on the way may be welcome now. Nothing else is tried for it: a
+        busy kiosk would cut every wait for an absent object store short, and each failure makes the next one longer."""
+        if self._row_awaited:
             self._bell.ring()
 
     async def run(self) -> None:
@@ -92,6 +94,7 @@ class Uploader:
     async def _turn(self) -> float:
         """Work through what lies there; returns how long to wait. One file that will not go holds up no other."""
         unconfirmed, failed = 0, False
+        self._row_awaited = False
         try:
             for blob in await asyncio.to_thread(self._worklist):
                 try:
@@ -156,7 +159,8 @@ class Uploader:
             logger.bind(blob=blob.blob_id).info("the office has the object; the local file is removed")
             return True
         if reason == Refusal.BLOB_UNKNOWN:
-            return False  # its row is still on the way
+            self._row_awaited = True
+            return False
         raise CentreUnavailable(f"no grant for blob {blob.blob_id}: {error.message}") from error
 
     def _sound(self, blob: Blob) -> bool:

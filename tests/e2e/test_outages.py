@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
+from typing import Any
 
 import pytest
 
@@ -106,14 +107,18 @@ async def test_a_cut_cable_ends_in_a_ready_device_and_no_lost_note(rig: Rig) -> 
         assert (books := await read_books(rig, office)).agree(), books
 
 
+def _holds(notes: int, truth: dict[str, Any]) -> bool:
+    return len(truth["stacker"]) == notes
+
+
 async def test_agent_and_validator_lose_power_together_with_a_note_just_stacked(rig: Rig) -> None:
     """Neither saw the other's last word: the note is credited once, or a doubt names it."""
     with Office(rig) as office:
         async with Customer(rig) as customer:
             payment = await customer.open_payment(3 * NOTE)
-            for _ in range(3):
-                await rig.simulator.insist("insert 500")
-                await rig.simulator.until(lambda truth: truth["state"] == "BILL STACKED")
+            for wanted in range(1, 4):
+                await rig.simulator.insist("insert 500", timeout_s=30)
+                await rig.simulator.until(partial(_holds, wanted), timeout_s=30)
                 await off_loop(rig.agent.kill)
                 await rig.simulator.command("power-cut")
                 await rig.simulator.command("power-on")

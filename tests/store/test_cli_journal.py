@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -110,7 +109,7 @@ def test_tail_follows_into_the_next_journal(folder: Path) -> None:
         store.fork_now(7)
         assert json.loads(follower.stdout.readline())["type"] == "journal.opened"
     finally:
-        follower.send_signal(signal.SIGINT)
+        follower.terminate()  # SIGINT would be ignored where the tests run in the background
         follower.communicate(timeout=20)
         store.close_now()
 
