@@ -88,6 +88,26 @@ async def test_the_object_store_away_only_delays(rig: Rig) -> None:
     await rig.clock.until(lambda: not left(rig), 300)
 
 
+async def test_a_busy_kiosk_does_not_wear_out_the_wait_for_an_absent_object_store(rig: Rig) -> None:
+    """Every batch of rows once woke the uploader: twenty rows in a second were twenty failures, and the next try came
+    a minute after the store's return."""
+
+    def no_store(office: OfficeDouble, request: httpx.Request) -> httpx.Response | None:
+        return double.away(office, request) if request.url.host == "objects.test" else None
+
+    rig.office.always = no_store
+    await rig.edge.snapshot_now()
+    await rig.clock.run(1)
+    before = sum("grant" in request for request in rig.office.requests)
+    for _ in range(20):
+        await rig.record()
+        await rig.clock.run(0.05)
+        assert rig.arrived()
+    assert sum("grant" in request for request in rig.office.requests) - before <= 3
+    rig.office.always = None
+    await rig.clock.until(lambda: not left(rig), 60)
+
+
 @pytest.mark.parametrize("status", [400, 403, 409, 500, 503, 302])
 async def test_an_upload_that_is_refused_asks_for_a_new_grant(rig: Rig, status: int) -> None:
     """403: the grant has expired on a slow line. Whatever it is: asked again, never taken for stored."""
