@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -106,6 +107,8 @@ async def running(settings: AgentSettings, environ: Mapping[str, str]) -> AsyncI
         await agent.start()
         await control.start()
         signals.install()
+        gc.collect()
+        gc.freeze()  # what the start made stays: else a full collection walks it all and stalls the loop for tens of ms
         try:
             yield agent, app
         finally:

@@ -8,6 +8,7 @@ starts at the row's own time (before its commit, so the commit counts too) and e
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import time
@@ -70,6 +71,8 @@ async def measure(directory: Path, notes: int) -> list[Figure]:
 
     async with Rig(directory, wire=watch) as rig, Customer(rig) as customer:
         samples = Samples()
+        gc.collect()
+        gc.freeze()  # the device and the UI live in this process: its own collections are not the agent's
         with psycopg.connect(rig.servers.postgres.dsn(), autocommit=True) as postgres:
             async with customer.http.stream("GET", "/events", timeout=None) as stream:
                 events = stream.aiter_bytes()
