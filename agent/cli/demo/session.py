@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 import signal
 import socket
 import sys
+import threading
 from pathlib import Path
 
 import typer
@@ -13,7 +16,6 @@ import typer
 from agent.cli.demo.panel import Panel
 from agent.cli.demo.rig import Rig
 from agent.cli.demo.script import perform
-from agent.domain.errors import KioskError
 from sync.central.embedded import HOST, free_port
 
 PROMPT_LINES = """Type what happens at the kiosk, for example `insert 500`; `help` lists everything, Ctrl-C ends it."""
@@ -63,20 +65,22 @@ async def _until_interrupted(rig: Rig) -> None:
     ended = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, ended.set)
-    typing = asyncio.create_task(_commands(rig))
+    typed: asyncio.Queue[str] = asyncio.Queue()
+    threading.Thread(target=_read_lines, args=(loop, typed), name="terminal", daemon=True).start()
+    typing = asyncio.create_task(_commands(rig, typed))
     await ended.wait()
     typing.cancel()
     await asyncio.wait([typing])
 
 
-async def _commands(rig: Rig) -> None:
-    reader = asyncio.StreamReader()
-    protocol = asyncio.StreamReaderProtocol(reader)
-    await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, sys.stdin)
-    while line := await reader.readline():
-        command = line.decode(errors="replace").strip()
-        if command:
-            try:
-                typer.echo(str(await rig.simulator.command(command)))
-            except KioskError as error:
-                typer.echo(f"{error.message} ({error.code})", err=True)
+def _read_lines(loop: asyncio.AbstractEventLoop, typed: asyncio.Queue[str]) -> None:
+    """In a thread of its own: standard input may be a file or /dev/null, which an event loop cannot watch."""
+    for line in sys.stdin:
+        with contextlib.suppress(RuntimeError):  # the demo has ended
+            loop.call_soon_threadsafe(typed.put_nowait, line.strip())
+
+
+async def _commands(rig: Rig, typed: asyncio.Queue[str]) -> None:
+    while True:
+        if command := await typed.get():
+            typer.echo(json.dumps(await rig.simulator.command(command), ensure_ascii=False))
