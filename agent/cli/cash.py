@@ -16,7 +16,6 @@ from agent.domain.errors import NotFound
 
 if TYPE_CHECKING:
     from agent.domain.clock import Clock
-    from agent.settings import AgentSettings
     from agent.store.journal import SqliteStore
     from agent.store.ports import Reader
     from drivers.ports import DeviceInfo, NoteAcceptor
@@ -145,7 +144,7 @@ def resolve(
             kiosk.call("POST", "/auth/logout", {})
     else:
         with offline_store(config) as store:
-            found = asyncio.run(_resolve_offline(config, store, doubt_id, finding, name=user, pin=pin))
+            found = asyncio.run(_resolve_offline(store, doubt_id, finding, name=user, pin=pin))
     _say([found], as_json, _doubts_words)
 
 
@@ -181,7 +180,7 @@ class _NoDevices:
 
 
 async def _resolve_offline(
-    config: AgentSettings, store: SqliteStore, doubt_id: str, finding: ResolveIn, *, name: str, pin: str
+    store: SqliteStore, doubt_id: str, finding: ResolveIn, *, name: str, pin: str
 ) -> Mapping[str, Any]:
     """The daemon's own decision on the file itself: the person is verified, then one transaction in their name."""
     import os
@@ -191,35 +190,22 @@ async def _resolve_offline(
     from modules.cash_system.settings import CashSettings
 
     clock = SystemClock()
-    user_id = await _verified(config, store, clock, name, pin)
+    user_id = await _verified(store, clock, name, pin)
     service = CashService(store, clock, os.urandom, _NoDevices(), CashSettings())
     _, body = await store.transact(service.resolving(doubt_id, finding), actor=f"user:{user_id}")
     return body
 
 
-async def _verified(config: AgentSettings, store: SqliteStore, clock: Clock, name: str, pin: str) -> str:
+async def _verified(store: SqliteStore, clock: Clock, name: str, pin: str) -> str:
     """The id of the user with this name and PIN; failures count towards the lock-out as they do at the daemon."""
     import os
 
-    from agent.api.auth.launch import LaunchFile
+    from agent.api.auth.people import People
     from agent.api.auth.secrets import DEFAULT_COST, Secrets
-    from agent.api.auth.service import AuthService
-    from agent.api.auth.sessions import SessionBook
 
     secrets = Secrets(DEFAULT_COST)
     try:
-        auth = AuthService(
-            store,
-            clock,
-            os.urandom,
-            sessions=SessionBook(store, clock, os.urandom, access_ttl_s=60, refresh_ttl_s=60),
-            secrets=secrets,
-            launch=LaunchFile(config.store.directory / "launch.html", None, "", os.urandom),
-            ui_token=None,
-        )
-        session = (await auth.login(name, pin)).session
-        await auth.sessions.end(session.id)
-        return str(session.user_id)
+        return str((await People(store, clock, os.urandom, secrets).verified(name, pin)).id)
     finally:
         secrets.close()
 

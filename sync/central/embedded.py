@@ -21,6 +21,7 @@ import socket
 import subprocess
 import sysconfig
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cache
@@ -73,7 +74,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-class Server:
+class Server(ABC):
     """One child process: `start`, `stop` (gracefully), `kill` (as a power cut would), `restart` on the same port."""
 
     name = ""
@@ -118,11 +119,12 @@ class Server:
         self.stop()
         self.start()
 
-    def _prepare(self) -> None:
+    def _prepare(self) -> None:  # noqa: B027 - a server may need nothing more
         """Make the directory what the server needs; called before each start."""
 
+    @abstractmethod
     def _command(self) -> list[str]:
-        raise NotImplementedError
+        """What to run."""
 
     def _environment(self) -> Mapping[str, str]:
         return {}
@@ -130,8 +132,9 @@ class Server:
     def _input(self) -> bytes:
         return b""
 
+    @abstractmethod
     def _ready(self) -> bool:
-        raise NotImplementedError
+        """Whether it answers by now."""
 
     def _user(self) -> int | None:
         return None
